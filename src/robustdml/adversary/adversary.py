@@ -1,0 +1,67 @@
+"""The adversary: moves images inside a ball so that an energy of their embeddings falls."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from robustdml.adversary.balls import Ball
+from robustdml.draws import Draws
+from robustdml.models.embedder import Embedder, frozen
+from robustdml.types import Achieved, Energy, PixelEnergy
+
+
+@runtime_checkable
+class Search(Protocol):
+    """How an adversary looks for the minimum. Gradient searches differentiate the energy, others only evaluate it."""
+
+    def __call__(
+        self,
+        energy: PixelEnergy,
+        x: Float[Tensor, "b *k c h w"],
+        ball: Ball,
+        *,
+        achieved: Achieved | None = None,
+        coupled: bool = False,
+        draws: Draws,
+        index: Int[Tensor, "b"],
+    ) -> Float[Tensor, "b *k c h w"]:
+        """Perturbed images inside the ball around `x`, one unit per row of the first dimension."""
+        ...
+
+
+def embed_tuples(embedder: Embedder, x: Float[Tensor, "b *k c h w"]) -> Float[Tensor, "b *k d"]:
+    """Embed images that come in tuples, in one forward pass."""
+    return embedder(x.flatten(0, -4)).unflatten(0, x.shape[:-3])
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """A ball and a search: the only place where pixels, model and gradient meet."""
+
+    ball: Ball
+    search: Search
+
+    def __call__(
+        self,
+        embedder: Embedder,
+        x: Float[Tensor, "b *k c h w"],
+        energy: Energy,
+        *,
+        achieved: Achieved | None = None,
+        coupled: bool = False,
+        draws: Draws,
+        index: Int[Tensor, "b"],
+    ) -> Float[Tensor, "b *k c h w"]:
+        """The perturbed images, detached. The embedder runs in evaluation mode and is left as it was found."""
+
+        def of_pixels(pixels: Tensor, unit: Tensor, step: int) -> Tensor:
+            return energy(embed_tuples(embedder, pixels), unit, step)
+
+        with frozen(embedder), torch.enable_grad():
+            found = self.search(
+                of_pixels, x.detach(), self.ball, achieved=achieved, coupled=coupled, draws=draws, index=index
+            )
+        return found.detach()

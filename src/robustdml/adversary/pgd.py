@@ -1,0 +1,60 @@
+"""Projected gradient descent on the energy (Madry et al., arXiv:1706.06083)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from robustdml.adversary.balls import Ball
+from robustdml.draws import Draws
+from robustdml.types import Achieved, PixelEnergy, arange_like
+
+
+def input_gradient(energy: PixelEnergy, x: Tensor, unit: Tensor, step: int) -> Tensor:
+    """Gradient of the summed energy: rows do not influence each other, so the sum keeps every row's own gradient."""
+    x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(energy(x, unit, step).sum(), x)
+    return gradient
+
+
+@dataclass(frozen=True)
+class Pgd:
+    """x <- project(x - step_size * direction(gradient)), `steps` times; the last iterate is the result.
+
+    Args:
+        steps: number of gradients. A single step uses the whole radius as its size (FGSM), as published.
+        step_size: in units of the ball's norm.
+        random_start: begin at a uniform point of the ball instead of its centre.
+    """
+
+    steps: int
+    step_size: float
+    random_start: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"Pgd needs steps >= 1, got {self.steps}. For no attack at all use eps = 0.")
+        if not 0 <= self.step_size < float("inf"):
+            raise ValueError(f"Pgd needs a finite step_size >= 0, got {self.step_size}.")
+
+    def __call__(
+        self,
+        energy: PixelEnergy,
+        x: Float[Tensor, "b *k c h w"],
+        ball: Ball,
+        *,
+        achieved: Achieved | None = None,
+        coupled: bool = False,
+        draws: Draws,
+        index: Int[Tensor, "b"],
+    ) -> Float[Tensor, "b *k c h w"]:
+        """The last iterate."""
+        centre, unit = x, arange_like(x)
+        size = ball.eps if self.steps == 1 else self.step_size
+        if self.random_start:
+            x = ball.sample(centre, draws=draws, index=index)
+        for step in range(self.steps):
+            gradient = input_gradient(energy, x, unit, step)
+            x = ball.project(x - size * ball.direction(gradient), centre)
+        return x

@@ -1,0 +1,10 @@
+"""Defenses: how (adversarial) examples enter the training step."""
+
+from robustdml.defenses.collapse import AntiCollapse
+from robustdml.defenses.defense import Defense
+from robustdml.defenses.plain import Plain
+from robustdml.defenses.shift import ShiftTraining
+
+DEFENSES: dict[str, type[Defense]] = {c.__name__: c for c in (Plain, ShiftTraining, AntiCollapse)}
+
+__all__ = ["DEFENSES", "AntiCollapse", "Defense", "Plain", "ShiftTraining"]

@@ -1,0 +1,64 @@
+"""What a defense is, and what several of them need."""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from robustdml.draws import Draws
+from robustdml.losses import Loss, TripletLoss
+from robustdml.losses.tuples import mine
+from robustdml.models.embedder import Embedder, frozen
+from robustdml.types import Batch, Step, Triplets
+
+Mean = Callable[[Tensor], Tensor]
+"""The average of a tensor over the processes of a run."""
+
+
+@runtime_checkable
+class Defense(Protocol):
+    """One training step: embeddings of clean or adversarial images, and the loss on them."""
+
+    def __call__(
+        self,
+        embedder: Embedder,
+        loss: Loss,
+        batch: Batch,
+        *,
+        memory: dict[str, Tensor],
+        progress: float,
+        draws: Draws,
+        mean: Mean,
+    ) -> Step:
+        """The step on one batch; `progress` in [0, 1] drives ramps, `draws` belongs to this step alone."""
+        ...
+
+
+def clean_embeddings(embedder: Embedder, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+    """Embeddings in evaluation mode and without gradient, for mining and as constants."""
+    with frozen(embedder), torch.no_grad():
+        return embedder(images)
+
+
+def mined_on_clean(defense: Defense, embedder: Embedder, loss: Loss, batch: Batch, draws: Draws) -> Triplets:
+    """The triplets a tuple-level defense perturbs: those of the data, else mined on clean embeddings."""
+    loss = needs_triplets(defense, loss)
+    if batch.triplets is not None:
+        return batch.triplets
+    return mine(loss, clean_embeddings(embedder, batch.images), batch.labels, draws=draws, index=batch.index)
+
+
+def needs_triplets(defense: Defense, loss: Loss) -> TripletLoss:
+    """`loss`, if it can be evaluated on given triplets.
+
+    Raises:
+        ValueError: naming losses and defenses that fit.
+    """
+    if isinstance(loss, TripletLoss):
+        return loss
+    raise ValueError(
+        f"{type(defense).__name__} needs a loss defined on triplets, got {type(loss).__name__}. "
+        "Use Triplet or Contrastive, or a batch-level defense such as ShiftTraining."
+    )
