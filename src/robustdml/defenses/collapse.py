@@ -40,3 +40,7 @@ class AntiCollapse:
         others = embed_tuples(embedder, collapsed)  # before the anchors: this order of forward passes is part of
         z = torch.cat([embedder(anchor)[:, None], others], dim=1)  # the method, since BatchNorm sees it
         return Step(needs_triplets(self, loss).on_triplets(z), memory=memory)
+
+    def check(self, loss: Loss) -> None:
+        """The loss must be defined on triplets."""
+        needs_triplets(self, loss)

@@ -35,6 +35,10 @@ class Defense(Protocol):
         """The step on one batch; `progress` in [0, 1] drives ramps, `draws` belongs to this step alone."""
         ...
 
+    def check(self, loss: Loss) -> None:
+        """Raise `ValueError` for a loss that this defense cannot train."""
+        ...
+
 
 def clean_embeddings(embedder: Embedder, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
     """Embeddings in evaluation mode and without gradient, for mining and as constants."""

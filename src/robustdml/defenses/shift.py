@@ -41,3 +41,6 @@ class ShiftTraining:
         shifted = self.adversary(embedder, batch.images, energy, draws=draws, index=batch.index)
         z = embedder(shifted)
         return Step(loss(z, batch.labels, batch.triplets, draws=draws, index=batch.index), memory=memory)
+
+    def check(self, loss: Loss) -> None:
+        """Any loss will do."""

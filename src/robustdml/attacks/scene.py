@@ -1,0 +1,105 @@
+"""What a retrieval system shows to an attacker."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from robustdml.distance import Distance
+from robustdml.ranking import Gallery, distances_to, nearest_is_same_class, precise
+
+TOP_SHARE = 0.01
+"""Share of the gallery from whose head CA-, QA- and FOA draw their targets."""
+FEWEST_TOP = 10
+"""Length of that head for small galleries, so that up to 10 targets can be drawn from any."""
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalSystem:
+    """A gallery under a distance, with everything that is constant for all attacks on it."""
+
+    distance: Distance
+    gallery: Gallery
+
+    @cached_property
+    def to_gallery(self) -> Callable[[Float[Tensor, "m d"]], Float[Tensor, "m n"]]:
+        """Differentiable distances to the gallery, in the precision of its embeddings."""
+        return self.distance.against(self.gallery.z)
+
+    @cached_property
+    def to_gallery_precisely(self) -> Callable[[Float[Tensor, "m d"]], Float[Tensor, "m n"]]:
+        """Distances precise enough to decide ranks."""
+        return distances_to(self.distance, self.gallery.z)
+
+    @cached_property
+    def resolution(self) -> float:
+        """Distances closer than this are tied."""
+        return self.distance.resolution(precise(self.gallery.z))
+
+    @property
+    def topmost(self) -> int:
+        """Length of the head of a ranking: 1 % of the gallery, at least 10 items, at most all others."""
+        n = len(self.gallery.z)
+        return min(max(int(TOP_SHARE * n), FEWEST_TOP), n - 1)
+
+    def scene(
+        self, clean: Float[Tensor, "b d"], labels: Int[Tensor, "b"], itself: Int[Tensor, "b"] | None
+    ) -> "Scene":
+        """The scene for some clean embeddings; `itself` are their own gallery rows, if they have any."""
+        d = self.to_gallery_precisely(clean)
+        others = d if itself is None else d.scatter(1, itself[:, None], torch.inf)
+        nearest = others.topk(self.topmost, dim=1, largest=False, sorted=True).indices
+        return Scene(self, clean, labels, itself, d, nearest)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A retrieval system as b attacked images meet it; computed once and shared by all goals of a profile.
+
+    Attributes:
+        clean: embeddings of the attacked images before the attack.
+        itself: their own rows in the gallery, `None` if they are not in it.
+        distances: clean distances to the whole gallery, own row included.
+        nearest: the head of each clean ranking, nearest first, own row excluded.
+    """
+
+    system: RetrievalSystem
+    clean: Float[Tensor, "b d"]
+    labels: Int[Tensor, "b"]
+    itself: Int[Tensor, "b"] | None
+    distances: Float[Tensor, "b n"]
+    nearest: Int[Tensor, "b k"]
+
+    @property
+    def distance(self) -> Distance:
+        """The distance that ranks."""
+        return self.system.distance
+
+    @property
+    def gallery(self) -> Gallery:
+        """What is ranked."""
+        return self.system.gallery
+
+    @property
+    def size(self) -> int:
+        """Number of gallery items."""
+        return len(self.gallery.z)
+
+    @cached_property
+    def same_class(self) -> Bool[Tensor, "b n"]:
+        """Gallery items of the attacked image's class, own row included."""
+        return self.labels[:, None] == self.gallery.labels[None, :]
+
+    def without_itself(self, values: Tensor, fill: float | bool) -> Tensor:
+        """A copy of [b n] values with the own row replaced."""
+        return values if self.itself is None else values.scatter(1, self.itself[:, None], fill)
+
+    def recall(self, z: Float[Tensor, "b d"], k: int = 1) -> Float[Tensor, "b"]:
+        """recall@k of query embeddings: 1 or 0, NaN where the gallery has no other item of the class."""
+        d = self.without_itself(self.system.to_gallery_precisely(z), torch.inf)
+        same = self.without_itself(self.same_class, False)
+        hit = nearest_is_same_class(d, same, self.system.resolution, k)
+        return torch.where(same.any(dim=1), hit.to(z.dtype), torch.nan)

@@ -1,0 +1,113 @@
+"""Data sets by name, for the command line and recipe files."""
+
+import difflib
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from robustdml.data.digits import Digits
+from robustdml.data.errors import DataError
+from robustdml.data.folder import Folder
+from robustdml.data.idx import Fashion, Mnist
+from robustdml.data.images import ImageSet
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Names a data set, and loads it. What only the files tell is None."""
+
+    @property
+    def name(self) -> str:
+        """What the command line calls it."""
+        ...
+
+    @property
+    def num_classes(self) -> int | None:
+        """Classes of all splits together."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """(channels, height, width) of every image."""
+        ...
+
+    @property
+    def split_sizes(self) -> tuple[int, int] | None:
+        """Published numbers of training and test images."""
+        ...
+
+    def places(self, root: Path | None = None) -> list[Path]:
+        """Folders that are searched, in order; `root` comes first if given."""
+        ...
+
+    def obtain(self, root: Path | None = None) -> str:
+        """How to get what is missing, for people."""
+        ...
+
+    def load(self, root: Path | None = None) -> ImageSet:
+        """The images.
+
+        Raises:
+            DataError: if files are missing, damaged or not what they claim to be.
+        """
+        ...
+
+
+DATASETS: dict[str, type[Digits] | type[Mnist] | type[Fashion]] = {"digits": Digits, "mnist": Mnist, "fashion": Fashion}
+
+
+def dataset(name: str) -> Dataset:
+    """The data set called `name`, one of `DATASETS` or `folder:PATH`.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    kind, colon, path = name.partition(":")
+    if colon and kind == "folder":
+        if not path:
+            raise ValueError("folder: needs a path, as in folder:photos or folder:/data/photos.")
+        return Folder(path)
+    if name in DATASETS:
+        return DATASETS[name]()
+    near = difflib.get_close_matches(name.lower(), [*DATASETS, "folder:PATH"], n=2, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise ValueError(f"There is no data set {name!r}.{hint} Known: {', '.join(DATASETS)}, folder:PATH.")
+
+
+def describe(name: str, root: Path | None = None) -> dict[str, Any]:
+    """What `robustdml data NAME` reports, ready for JSON.
+
+    Returns:
+        `name`; `looked_in`: folders, whether each exists, and what it holds (at most 20 names); `complete`: whether the
+        data set loads; `problem`: what is wrong, else None; `images`: counts per role, `shape`, `zero_shot` and
+        `fingerprint`, None while there is a problem; `classes`, None if unknown; `expected`: published counts of
+        training and test images, None if there are none; `get`: how to get what is missing.
+
+    Raises:
+        ValueError: if there is no such data set.
+    """
+    spec = dataset(name)
+    try:
+        loaded, problem = spec.load(root), None
+    except DataError as error:
+        loaded, problem = None, str(error)
+    sizes = spec.split_sizes
+    split = loaded.split if loaded else None
+    return {
+        "name": spec.name,
+        "looked_in": [
+            {"path": str(place), "exists": place.is_dir(), "holds": _names(place)} for place in spec.places(root)
+        ],
+        "complete": loaded is not None,
+        "problem": problem,
+        "images": {role: len(getattr(split, role)) for role in ("train", "query", "gallery")} if split else None,
+        "expected": {"train": sizes[0], "test": sizes[1]} if sizes else None,
+        "classes": loaded.num_classes if loaded else spec.num_classes,
+        "shape": list(loaded.shape) if loaded else None,
+        "zero_shot": loaded.zero_shot if loaded else None,
+        "fingerprint": loaded.fingerprint() if loaded else None,
+        "get": spec.obtain(root),
+    }
+
+
+def _names(place: Path) -> list[str]:
+    return sorted(path.name for path in place.iterdir())[:20] if place.is_dir() else []

@@ -1,0 +1,144 @@
+"""Embedding a data set and scoring how well it is ranked, without any attack."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from robustdml.data.images import ImageSet
+from robustdml.deep_metric import DeepMetric
+from robustdml.metrics import cluster, nmi, retrieval_scores
+from robustdml.ranking import Gallery
+
+BATCH = 128
+
+
+def device_of(metric: DeepMetric) -> torch.device:
+    """Where the embedder's weights live; the CPU if it has none."""
+    return next((p.device for p in metric.embedder.parameters()), torch.device("cpu"))
+
+
+def images_on(data: ImageSet, index: Int[Tensor, "b"], device: torch.device) -> Float[Tensor, "b c h w"]:
+    """Images of a data set on a device.
+
+    Raises:
+        ValueError: if pixels leave [0, 1] by more than 1e-6: the budget of every attack would be meaningless.
+    """
+    images = data.batch(index)
+    low, high = float(images.min()), float(images.max())
+    if not (low >= -1e-6 and high <= 1 + 1e-6):
+        raise ValueError(
+            f"{data.name}: pixels must be in [0, 1], found {low:.4g} … {high:.4g}. Divide by the largest value in the "
+            "data set, and put any mean/std normalisation inside the embedder (robustdml.models.normalise)."
+        )
+    return images.to(device)
+
+
+def embed_all(
+    metric: DeepMetric,
+    data: ImageSet,
+    index: Int[Tensor, "n"],
+    *,
+    batch: int = BATCH,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Float[Tensor, "n d"]:
+    """Embeddings of the images at `index`, in evaluation mode."""
+    device = device_of(metric)
+    found = []
+    for rows in index.split(batch):
+        found.append(metric.embed(images_on(data, rows, device)))
+        progress(len(rows))
+    return torch.cat(found)
+
+
+def own_rows(query: Int[Tensor, "q"], gallery: Int[Tensor, "n"]) -> Int[Tensor, "q"] | None:
+    """Each query's own row in the gallery, by index; `None` if queries and gallery are disjoint.
+
+    Raises:
+        ValueError: if only some of the queries are in the gallery.
+    """
+    order = gallery.argsort()
+    place = torch.searchsorted(gallery[order], query).clamp_max(len(gallery) - 1)
+    rows = order[place]
+    inside = gallery[rows] == query
+    if not bool(inside.any()):
+        return None
+    if not bool(inside.all()):
+        raise ValueError(
+            f"{int(inside.sum())} of {len(query)} queries are also gallery items. Make the query set a subset of the "
+            "gallery, or disjoint from it."
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Clean scores, as fractions.
+
+    Attributes:
+        scores: recall@1, recall@2, map, map_at_r, map_at_10, r_precision, nmi.
+        lonely: queries whose class has no other gallery item; left out of every mean but nmi.
+    """
+
+    scores: dict[str, float]
+    queries: int
+    gallery: int
+    classes: int
+    lonely: int
+    embedding: dict[str, float]
+
+
+def evaluate(metric: DeepMetric, data: ImageSet, *, seed: int = 0) -> Evaluation:
+    """Score the queries of the test split against its gallery, each query's own copy excluded by index."""
+    split = data.split
+    z = embed_all(metric, data, split.gallery)
+    itself = own_rows(split.query, split.gallery)
+    queries = z[itself.to(z.device)] if itself is not None else embed_all(metric, data, split.query)
+    labels = data.labels.to(z.device)
+    gallery = Gallery(z, labels[split.gallery.to(z.device)])
+    return evaluate_embeddings(metric, gallery, queries, labels[split.query.to(z.device)], itself, seed=seed)
+
+
+def evaluate_embeddings(
+    metric: DeepMetric,
+    gallery: Gallery,
+    queries: Float[Tensor, "q d"],
+    query_labels: Int[Tensor, "q"],
+    itself: Int[Tensor, "q"] | None,
+    *,
+    seed: int = 0,
+) -> Evaluation:
+    """The same for embeddings that exist already."""
+    rows = None if itself is None else itself.to(gallery.z.device)
+    scores = retrieval_scores(metric.distance, queries, query_labels, gallery.z, gallery.labels, itself=rows)
+    classes = int(gallery.labels.unique().numel())
+    clusters = cluster(gallery.z, classes, metric.distance, seed=seed)
+    named = scores.means() | {"nmi": nmi(gallery.labels.cpu(), clusters)}
+    return Evaluation(
+        named, len(queries), len(gallery.z), classes, scores.lonely, collapse_statistics(metric, gallery.z)
+    )
+
+
+def collapse_statistics(metric: DeepMetric, z: Float[Tensor, "n d"], *, sample: int = 1000) -> dict[str, float]:
+    """How far an embedding is from a single point, on `sample` rows spread over `z`.
+
+    `mean_distance` is the mean over pairs in the model's own distance; `effective_rank` the exponential of the entropy
+    of the centred singular values (Roy and Vetterli, 2007), between 0 (a point) and the dimension.
+    """
+    rows = torch.linspace(0, len(z) - 1, min(sample, len(z)), device=z.device).long()
+    some = z[rows].float()
+    d = metric.distance.matrix(some, some)
+    mean = float(d.sum() - d.diagonal().sum()) / max(1, len(some) * (len(some) - 1))
+    return {"mean_distance": mean, "effective_rank": effective_rank(some)}
+
+
+def effective_rank(z: Float[Tensor, "n d"]) -> float:
+    """exp of the entropy of the normalised singular values of the centred rows; 0 if all rows are equal."""
+    values = torch.linalg.svdvals(z - z.mean(dim=0))
+    total = float(values.sum())
+    if not total > 1e-7 * float(z.norm(dim=1).max().clamp_min(1e-30)):
+        return 0.0
+    share = values / total
+    return float(torch.exp(-torch.special.xlogy(share, share).sum()))

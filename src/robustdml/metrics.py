@@ -1,0 +1,168 @@
+"""Retrieval metrics: one number per query, all from one streamed pass over queries x gallery."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from robustdml.distance import Cosine, Distance, Spherical
+from robustdml.ranking import BUDGET, distances_to, precise, query_blocks
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalScores:
+    """Per-query scores. Queries without another item of their class have NaN everywhere and are counted.
+
+    Attributes:
+        first: 0-based rank of the first item of the query's class.
+        r_precision: share of the class among the first R items, R = other items of the class.
+        ap: average precision over the whole ranking.
+        ap_at_r: average precision cut at R, divided by R.
+        ap_at_10: the same cut at 10 whatever R is (RobRank's "mAP@R").
+    """
+
+    first: Float[Tensor, "q"]
+    r_precision: Float[Tensor, "q"]
+    ap: Float[Tensor, "q"]
+    ap_at_r: Float[Tensor, "q"]
+    ap_at_10: Float[Tensor, "q"]
+
+    @property
+    def lonely(self) -> int:
+        """Queries whose class has no other item; they are left out of every mean."""
+        return int(self.first.isnan().sum())
+
+    def recall_at(self, k: int) -> Float[Tensor, "q"]:
+        """1 where an item of the class is among the first k, NaN for lonely queries."""
+        return torch.where(self.first.isnan(), torch.nan, (self.first < k).to(self.first.dtype))
+
+    def means(self, ks: tuple[int, ...] = (1, 2)) -> dict[str, float]:
+        """Means over the queries that are not lonely, as fractions."""
+        named = {f"recall@{k}": self.recall_at(k) for k in ks}
+        named |= {"map": self.ap, "map_at_r": self.ap_at_r, "map_at_10": self.ap_at_10, "r_precision": self.r_precision}
+        return {name: float(values.nanmean()) for name, values in named.items()}
+
+
+def average_precision(matches: np.ndarray, cut: int) -> np.ndarray:
+    """(1/cut) sum_{j <= cut} rel_j P_j for rankings given as match indicators [q, n] (bool), P_j = precision at j."""
+    top = matches[:, :cut]
+    precision = np.cumsum(top, axis=1, dtype=np.int32) / np.arange(1, top.shape[1] + 1, dtype=np.float32)
+    return np.einsum("qj,qj->q", precision, top, dtype=np.float64) / cut
+
+
+def _order(d: Tensor, same: Tensor, resolution: float) -> np.ndarray:
+    """Match indicators in ranking order [q, n]; among ties the other classes come first.
+
+    Distance and match bit share one integer key, so that a plain value sort (vectorised in numpy) orders both.
+    """
+    steps = d / resolution
+    steps -= steps.amin(dim=1, keepdim=True)
+    keys = steps.clamp_(max=2.0**52).to(torch.int64).mul_(2).add_(same)
+    if d.device.type != "cpu":
+        return (keys.sort(dim=1).values & 1).bool().cpu().numpy()
+    array = keys.numpy()
+    array.sort(axis=1)
+    return (array & 1).astype(bool)
+
+
+def retrieval_scores(
+    distance: Distance,
+    queries: Float[Tensor, "q d"],
+    query_labels: Int[Tensor, "q"],
+    gallery: Float[Tensor, "n d"],
+    gallery_labels: Int[Tensor, "n"],
+    *,
+    itself: Int[Tensor, "q"] | None = None,
+    budget: int = BUDGET,
+) -> RetrievalScores:
+    """Rank the gallery for every query and score the rankings.
+
+    Args:
+        itself: each query's own row in the gallery, which it does not retrieve.
+        budget: bytes for one block of queries x gallery.
+    """
+    found = [
+        _score(matches, matches.sum(axis=1))
+        for matches in _rankings(distance, queries, query_labels, gallery, gallery_labels, itself, budget)
+    ]
+    scores = torch.from_numpy(np.concatenate(found, axis=1)) if found else torch.zeros(5, 0, dtype=torch.float64)
+    return RetrievalScores(*scores.unbind(0))
+
+
+def ranking_matches(
+    distance: Distance,
+    queries: Float[Tensor, "q d"],
+    query_labels: Int[Tensor, "q"],
+    gallery: Float[Tensor, "n d"],
+    gallery_labels: Int[Tensor, "n"],
+    *,
+    itself: Int[Tensor, "q"] | None = None,
+) -> np.ndarray:
+    """Which places of each ranking hold the query's class [q, n], for metrics of one's own; the whole matrix of bits."""
+    return np.concatenate(list(_rankings(distance, queries, query_labels, gallery, gallery_labels, itself, BUDGET)))
+
+
+def _rankings(
+    distance: Distance,
+    queries: Tensor,
+    query_labels: Tensor,
+    gallery: Tensor,
+    gallery_labels: Tensor,
+    itself: Tensor | None,
+    budget: int,
+) -> Iterator[np.ndarray]:
+    """Match indicators of the rankings, block by block of queries; a query's own row comes last and never matches."""
+    to_gallery = distances_to(distance, gallery)
+    resolution = distance.resolution(precise(gallery))
+    for block in query_blocks(len(queries), len(gallery), copies=6, budget=budget):
+        d = to_gallery(queries[block])
+        same = query_labels[block, None] == gallery_labels[None, :]
+        if itself is not None:
+            rows = torch.arange(len(d), device=d.device)
+            d[rows, itself[block]] = torch.inf
+            same[rows, itself[block]] = False
+        yield _order(d, same, resolution)
+
+
+def _score(matches: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """The five scores [5, q] of rankings given as match indicators [q, n] with `relevant` [q] matches each."""
+    queries, places = matches.nonzero()
+    start = np.concatenate([[0], np.cumsum(relevant)[:-1]])
+    hits = np.arange(len(places)) - start[queries] + 1  # how many matches up to and including this one
+    precision = hits / (places + 1)
+    inside = places < relevant[queries]
+
+    def summed(values: np.ndarray) -> np.ndarray:
+        return np.bincount(queries, values, minlength=len(relevant))
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = np.where(relevant > 0, relevant, np.nan)
+        first = np.where(relevant > 0, matches.argmax(axis=1), np.nan)
+        return np.stack(
+            [
+                first,
+                summed(inside) / r,
+                summed(precision) / r,
+                summed(precision * inside) / r,
+                np.where(relevant > 0, summed(precision * (places < 10)) / 10, np.nan),
+            ]
+        )
+
+
+def nmi(labels: Int[Tensor, "n"], clusters: Int[Tensor, "n"]) -> float:
+    """Mutual information of two partitions over the arithmetic mean of their entropies, in [0, 1]; 1 if both are trivial."""
+    from sklearn.metrics import normalized_mutual_info_score
+
+    return float(normalized_mutual_info_score(labels.cpu().numpy(), clusters.cpu().numpy()))
+
+
+def cluster(z: Float[Tensor, "n d"], num_clusters: int, distance: Distance, *, seed: int = 0) -> Int[Tensor, "n"]:
+    """k-means assignments, one run with a fixed seed: of unit vectors where only directions count, else of raw ones."""
+    from sklearn.cluster import KMeans
+
+    points = torch.nn.functional.normalize(z.float(), dim=1) if isinstance(distance, (Spherical, Cosine)) else z.float()
+    fitted = KMeans(min(num_clusters, len(points)), n_init=1, random_state=seed, max_iter=25).fit(points.cpu().numpy())
+    return torch.from_numpy(fitted.labels_).long()

@@ -1,0 +1,117 @@
+"""Ranking a gallery: streamed neighbours and rank counting, never a whole queries x gallery matrix.
+
+Distances that decide an order are computed in float64, and two that differ by less than the distance's resolution are
+tied. Ties count against the defender: a wrong item tied with a right one comes first.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from robustdml.distance import Distance
+
+BUDGET = 256 * 2**20
+"""Bytes that one block of the queries x gallery matrix may take, with what is derived from it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Embeddings to be ranked, with their classes.
+
+    Raises:
+        ValueError: if an embedding is NaN or infinite.
+    """
+
+    z: Float[Tensor, "n d"]
+    labels: Int[Tensor, "n"]
+
+    def __post_init__(self) -> None:
+        if not bool(torch.isfinite(self.z).all()):
+            bad = (~torch.isfinite(self.z).all(dim=1)).nonzero()[:, 0]
+            raise ValueError(
+                f"{len(bad)} of {len(self.z)} embeddings are NaN or infinite (first at row {int(bad[0])}). "
+                "Nothing can be ranked with them; check the weights, or lower the learning rate and train again."
+            )
+
+
+def precise(z: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+    """float64, in which a difference of two float32 embeddings is free of rounding; float32 where there is none."""
+    return z if z.device.type == "mps" else z.double()
+
+
+def distances_to(distance: Distance, z: Float[Tensor, "n d"]) -> Callable[[Float[Tensor, "m d"]], Float[Tensor, "m n"]]:
+    """Distances precise enough to decide an order, to the rows of `z`."""
+    to_gallery = distance.against(precise(z))
+    return lambda a: to_gallery(precise(a))
+
+
+def query_blocks(queries: int, gallery: int, copies: int = 4, budget: int = BUDGET) -> Iterator[slice]:
+    """Slices of the queries so that `copies` float64 blocks of queries x gallery fit into `budget` bytes."""
+    rows = max(1, budget // max(1, copies * 8 * gallery))
+    for start in range(0, queries, rows):
+        yield slice(start, min(start + rows, queries))
+
+
+def neighbours(
+    distance: Distance,
+    queries: Float[Tensor, "q d"],
+    gallery: Float[Tensor, "n d"],
+    k: int,
+    *,
+    itself: Int[Tensor, "q"] | None = None,
+    budget: int = BUDGET,
+) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
+    """The k nearest gallery rows of each query, nearest first, and their distances.
+
+    Args:
+        itself: each query's own row in the gallery, which it does not retrieve.
+
+    Raises:
+        ValueError: if the gallery has fewer than k other rows.
+    """
+    others = len(gallery) - (itself is not None)
+    if not 1 <= k <= others:
+        raise ValueError(f"asked for the {k} nearest of {others} gallery items; k must be 1 … {others}.")
+    to_gallery = distances_to(distance, gallery)
+    found = []
+    for block in query_blocks(len(queries), len(gallery), budget=budget):
+        d = to_gallery(queries[block])
+        if itself is not None:
+            d.scatter_(1, itself[block, None], torch.inf)
+        found.append(torch.topk(d, k, dim=1, largest=False))
+    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+
+
+def rank_of(
+    d: Float[Tensor, "b n"],
+    threshold: Float[Tensor, "b m"],
+    *,
+    resolution: float,
+    ties_before: bool,
+) -> Int[Tensor, "b m"]:
+    """How many gallery items come before one at distance `threshold`: counted, not sorted.
+
+    Args:
+        ties_before: whether items at the same distance (within `resolution`) are counted as coming before.
+    """
+    edge = threshold + resolution if ties_before else threshold - resolution
+    compare = torch.le if ties_before else torch.lt
+    return torch.stack([compare(d, e[:, None]).sum(dim=1) for e in edge.unbind(dim=1)], dim=1)
+
+
+def nearest_is_same_class(
+    d: Float[Tensor, "b n"], same: Bool[Tensor, "b n"], resolution: float, k: int = 1
+) -> Bool[Tensor, "b"]:
+    """Whether one of the first k items is of the query's class: fewer than k others come before the nearest such.
+
+    `d` holds +inf where an item does not count (the query itself).
+    """
+    nearest_same = d.masked_fill(~same, torch.inf).amin(dim=1, keepdim=True)
+    others = d.masked_fill(same, torch.inf)
+    if k == 1:
+        return nearest_same[:, 0] + resolution < others.amin(dim=1)
+    before = rank_of(others, nearest_same, resolution=resolution, ties_before=True)[:, 0]
+    return (before < k) & torch.isfinite(nearest_same[:, 0])

@@ -1,0 +1,147 @@
+"""A recipe: everything that determines a training run, and its JSON form."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal
+
+import torch
+from torch.nn import Parameter
+
+from robustdml.adversary import BALLS, SEARCHES, Adversary
+from robustdml.data.batches import Spc2
+from robustdml.data.folder import Folder
+from robustdml.data.table import DATASETS, Dataset
+from robustdml.defenses import DEFENSES, Defense, Plain
+from robustdml.distance import DISTANCES
+from robustdml.losses import LOSSES, Loss
+from robustdml.mining import MINERS
+from robustdml.models import MODELS, Model
+from robustdml.plugins import installed
+from robustdml.serial import Json, from_json, to_json, with_field
+from robustdml.types import RunReference
+
+NOUNS: dict[str, Mapping[str, type]] = {
+    "datasets": {**DATASETS, "folder": Folder},
+    "models": MODELS,
+    "distances": DISTANCES,
+    "miners": MINERS,
+    "losses": LOSSES,
+    "balls": BALLS,
+    "searches": SEARCHES,
+    "defenses": DEFENSES,
+}
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam with the L2 penalty added to the gradient, not decoupled (betas 0.9 and 0.999)."""
+
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+
+    def build(self, parameters: list[Parameter]) -> torch.optim.Optimizer:
+        """The optimiser of these weights."""
+        return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Part of the training images held out to watch a run: class-disjoint where the data set is zero-shot.
+
+    Args:
+        share: of the training images (or classes); 0 for none, as published recipes have it.
+        every: epochs between validations.
+        choose: whether the checkpoint with the best recall@1 is kept as `checkpoints/best` and reported.
+    """
+
+    share: float = 0.0
+    every: int = 1
+    choose: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < 1:
+            raise ValueError(f"Validation needs 0 <= share < 1, got {self.share}.")
+        if self.every < 1:
+            raise ValueError(f"Validation needs every >= 1 epochs, got {self.every}.")
+        if self.choose and self.share == 0:
+            raise ValueError("Validation cannot choose a checkpoint without held-out images: set share, e.g. 0.1.")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run. A variant is `dataclasses.replace` of another recipe.
+
+    Args:
+        name: what `train` and the tables call it.
+        optimiser: settings of every parameter group that `groups` does not name.
+        groups: settings by parameter group of the model or the loss.
+        epochs: passes over the training images; one SPC-2 pass sees each image about twice.
+        start: weights to begin with.
+        precision: "bf16" runs the network in bfloat16 with channels last; weights, losses and ranking stay fp32.
+        accumulate: parts into which a batch is cut, each mined on its own, before one optimiser step.
+        clip: largest global norm of the gradient, `None` for no clipping.
+        paper: key of the publication it reproduces.
+        note: how it departs from that.
+
+    Raises:
+        ValueError: for combinations that cannot be trained.
+    """
+
+    name: str
+    data: Dataset
+    model: Model
+    loss: Loss
+    defense: Defense = field(default_factory=Plain)
+    batches: Spc2 = field(default_factory=Spc2)
+    optimiser: Adam = field(default_factory=Adam)
+    groups: dict[str, Adam] = field(default_factory=dict)
+    epochs: int = 8
+    start: RunReference | None = None
+    validation: Validation = field(default_factory=Validation)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    accumulate: int = 1
+    clip: float | None = None
+    seed: int = 0
+    paper: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError(f"a recipe needs epochs >= 1, got {self.epochs}.")
+        if self.accumulate < 1 or self.accumulate > self.batches.pairs:
+            raise ValueError(f"accumulate must be 1 … {self.batches.pairs} (pairs per batch), got {self.accumulate}.")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip must be positive, or None for no clipping, got {self.clip}.")
+        self.defense.check(self.loss)
+
+
+@cache
+def component_types() -> dict[str, type]:
+    """Every class a recipe or profile file may name."""
+    table: dict[str, type] = {c.__name__: c for c in (Recipe, Adam, Validation, Spc2, Adversary, RunReference)}
+    for noun, own in NOUNS.items():
+        table |= {cls.__name__: cls for cls in own.values()} | installed(noun)
+    return table
+
+
+def recipe_to_json(recipe: Recipe) -> Json:
+    """Every resolved field with the type of each component; enough to run again."""
+    return to_json(recipe)
+
+
+def recipe_from_json(value: Json, where: str = "recipe.json") -> Recipe:
+    """The recipe written by `recipe_to_json`.
+
+    Raises:
+        ValueError: naming the field that is unknown or malformed.
+    """
+    recipe = from_json(value, component_types(), where)
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f'{where}: expected {{"type": "Recipe", …}}, got {type(recipe).__name__}.')
+    return recipe
+
+
+def override(recipe: Recipe, path: str, text: str) -> Recipe:
+    """The recipe with one field set from the command line, e.g. `defense.adversary.ball.eps`, `8/255`."""
+    return with_field(recipe, path, text, component_types())

@@ -1,0 +1,1 @@
+"""Tables, figures and one self-contained page, from result files alone: no model is ever loaded."""

@@ -1,0 +1,222 @@
+"""The compare table as text, Markdown and CSV, and the list of regressions between two runs."""
+
+import csv
+import io
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from robustdml.report.published import Published
+from robustdml.report.run import COMPONENTS, Run
+
+CLEAN_COLUMNS = {"R@1": "recall@1", "R@2": "recall@2", "mAP": "map", "NMI": "nmi"}
+IDENTITY = ("dataset", "model", "loss", "defense")
+MARK = "†"
+EMPTY = "–"
+COLUMNS = (*IDENTITY, *CLEAN_COLUMNS, *COMPONENTS, "ERS", "source")
+NOTE = (
+    "Percent; components and ERS run from 0 to 100, higher is more robust, and ERS is the mean of the ten components."
+)
+PUBLISHED_NOTE = f"{MARK} published by its authors, not measured here."
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the compare table. Clean scores are fractions, components and ERS 0…100."""
+
+    dataset: str
+    model: str
+    loss: str
+    defense: str
+    clean: dict[str, float]
+    components: dict[str, float]
+    ers: float | None
+    ers_interval: tuple[float, float] | None
+    source: str
+    published: bool = False
+
+
+def with_distance(loss: str, distance: str) -> str:
+    """The loss with the distance it works in, said once."""
+    return loss if not distance or distance in loss else f"{loss} ({distance})".strip()
+
+
+def row_of_run(run: Run) -> Row:
+    """A run as a table row."""
+    loss = with_distance(run.loss, run.distance)
+    identity = (run.dataset, run.model, loss, run.defense)
+    return Row(*identity, run.clean, run.components, run.ers, run.ers_interval, run.label)
+
+
+def row_of_published(row: Published) -> Row:
+    """A published figure as a table row."""
+    loss = with_distance(row.loss, row.distance)
+    defense = row.defense if row.steps is None else f"{row.defense}, {row.steps} steps"
+    source = f"{row.source}, ERS recomputed" if row.ers_recomputed else row.source
+    return Row(row.dataset, row.model, loss, defense, row.clean, row.components, row.ers, None, source, published=True)
+
+
+def compare_rows(runs: Iterable[Run], published: Iterable[Published] = ()) -> list[Row]:
+    """Rows sorted by ERS, highest first; undefined last, then by recall@1 and by name."""
+    rows = [row_of_run(run) for run in runs] + [row_of_published(row) for row in published]
+    return sorted(
+        rows,
+        key=lambda row: (
+            row.ers is None,
+            -(row.ers or 0.0),
+            -row.clean.get("recall@1", 0.0),
+            row.published,
+            row.dataset,
+            row.defense,
+            row.source,
+        ),
+    )
+
+
+def cells(row: Row) -> dict[str, str]:
+    """The printed text of each column: one decimal, a dash for what is unknown."""
+    clean = {head: one_decimal(row.clean.get(key), 100.0) for head, key in CLEAN_COLUMNS.items()}
+    components = {name: one_decimal(row.components.get(name)) for name in COMPONENTS}
+    ers = one_decimal(row.ers)
+    if row.ers_interval is not None and row.ers is not None:
+        ers += f" [{row.ers_interval[0]:.1f}, {row.ers_interval[1]:.1f}]"
+    identity = {name: printable(str(getattr(row, name))) or EMPTY for name in IDENTITY}
+    return {
+        **identity,
+        **clean,
+        **components,
+        "ERS": ers,
+        "source": printable(row.source) + (f" {MARK}" * row.published),
+    }
+
+
+def one_decimal(value: float | int | None, scale: float | int = 1) -> str:
+    """`value * scale` with one decimal, a dash for None; never a negative zero."""
+    return EMPTY if value is None else f"{value * scale + 0.0:.1f}".replace("-0.0", "0.0")
+
+
+def printable(text: str) -> str:
+    """Text without control characters, so that a name cannot steer a terminal."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
+def as_text(rows: Sequence[Row], width: int | None = None) -> str:
+    """Aligned columns that fit `width` characters (default: the terminal); the rest continues in a block below.
+
+    Rows carry a number in each block, and texts are cut with an ellipsis; Markdown and CSV hold them whole.
+    """
+    width = width or shutil.get_terminal_size((100, 24)).columns
+    table = [cells(row) for row in rows]
+    longest = 20 if width < 200 else 32
+    blocks: list[list[str]] = [[]]
+    widths = {
+        head: min(
+            max([len(head), *(len(line[head]) for line in table)]),
+            32 if head == "source" else longest if head in IDENTITY else 99,
+        )
+        for head in COLUMNS
+    }
+    first = len(str(len(rows)))
+    order = (*IDENTITY, "R@1", "ERS", "R@2", "mAP", "NMI", *COMPONENTS, "source") if width < 200 else COLUMNS
+    used = first
+    for head in order:
+        if used + 2 + widths[head] > width and blocks[-1]:
+            blocks.append([])
+            used = first
+        blocks[-1].append(head)
+        used += 2 + widths[head]
+    text = []
+    for block in blocks:
+        lines = [("#", {head: head for head in block}), *((str(n), line) for n, line in enumerate(table, start=1))]
+        for number, line in lines:
+            parts = [number.rjust(first)]
+            for head in block:
+                cut = line[head] if len(line[head]) <= widths[head] else line[head][: widths[head] - 1] + "…"
+                parts.append(cut.ljust(widths[head]) if head in (*IDENTITY, "source") else cut.rjust(widths[head]))
+            text.append("  ".join(parts).rstrip())
+        text.append("")
+    return "\n".join([*text, *_notes(rows)]) + "\n"
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """A Markdown table; names cannot break out of their cell."""
+
+    def escaped(text: str) -> str:
+        for letter in ("\\", "|", "`", "<", ">", "*", "_", "[", "]"):
+            text = text.replace(letter, "\\" + letter if letter not in "<>" else {"<": "&lt;", ">": "&gt;"}[letter])
+        return text
+
+    lines = ["| " + " | ".join(COLUMNS) + " |"]
+    lines.append("|" + "|".join("---" if head in (*IDENTITY, "source") else "--:" for head in COLUMNS) + "|")
+    for row in rows:
+        line = cells(row)
+        lines.append(
+            "| " + " | ".join(escaped(line[h]) if h in (*IDENTITY, "source") else line[h] for h in COLUMNS) + " |"
+        )
+    return "\n".join([*lines, "", *_notes(rows)]) + "\n"
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """CSV with full precision, percent as in the other tables; the interval of ERS has its own two columns."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*IDENTITY, *CLEAN_COLUMNS, *COMPONENTS, "ERS", "ERS low", "ERS high", "source", "published"])
+
+    def number(value: float | None, scale: float = 1.0) -> str:
+        return "" if value is None else f"{value * scale:.10g}"
+
+    for row in rows:
+        low, high = row.ers_interval or (None, None)
+        writer.writerow(
+            [
+                *(getattr(row, name) for name in IDENTITY),
+                *(number(row.clean.get(key), 100.0) for key in CLEAN_COLUMNS.values()),
+                *(number(row.components.get(name)) for name in COMPONENTS),
+                *(number(value) for value in (row.ers, low, high)),
+                row.source,
+                "yes" if row.published else "no",
+            ]
+        )
+    return out.getvalue()
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    return [NOTE, *([PUBLISHED_NOTE] if any(row.published for row in rows) else [])]
+
+
+def regressions(reference: Run, candidate: Run, tolerance: float | int) -> list[str]:
+    """What `candidate` lost against `reference`: one sentence per score that fell by more than `tolerance` points.
+
+    Clean scores are compared in percent, components and ERS on their 0…100 scale. A score that the candidate no longer
+    has, and a flag that the reference does not carry, count as regressions too.
+
+    Raises:
+        ValueError: The tolerance is negative, or the two runs were attacked under different profiles.
+    """
+    if not tolerance >= 0:
+        raise ValueError(f"the tolerance is a number of points, zero or more, got {tolerance}")
+    if reference.profile and candidate.profile and reference.profile != candidate.profile:
+        raise ValueError(
+            f"{reference.name} was scored with profile {reference.profile}, {candidate.name} with {candidate.profile}: "
+            f"not comparable. Run `robustdml benchmark {candidate.source} --profile {reference.profile}`."
+        )
+    before, after = _points(reference), _points(candidate)
+    lost = []
+    for name, old in before.items():
+        if name not in after:
+            lost.append(f"{name}: {old:.1f} before, missing now")
+        elif old - after[name] > tolerance + 1e-9:
+            lost.append(
+                f"{name}: {old:.1f} before, {after[name]:.1f} now ({after[name] - old:+.1f}, tolerance {tolerance:g})"
+            )
+    known = {str(flag.get("name")) for flag in reference.flags}
+    return lost + [
+        f"flag {flag.get('name')}: {flag.get('message', '')}"
+        for flag in candidate.flags
+        if str(flag.get("name")) not in known
+    ]
+
+
+def _points(run: Run) -> dict[str, float]:
+    clean = {head: 100 * run.clean[key] for head, key in CLEAN_COLUMNS.items() if key in run.clean}
+    return {**clean, **run.components, **({} if run.ers is None else {"ERS": run.ers})}

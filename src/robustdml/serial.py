@@ -1,0 +1,183 @@
+"""Frozen dataclasses to JSON and back: {"type": "Triplet", "distance": {"type": "Spherical"}, …}.
+
+Only classes that a table of the library or an installed plug-in names can be made from a file, so that reading a
+recipe or a profile never runs code the file chose.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from fractions import Fraction
+from typing import Any, Literal, Union
+
+Json = Any
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """The end of an error message: what was probably meant, and everything that is accepted."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(close)}? " if close else ""
+    return f"{hint}Known: {', '.join(sorted(known))}."
+
+
+def to_json(value: object) -> Json:
+    """Nested dictionaries, lists and plain values, with the type of every component."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        return {"type": type(value).__name__, **fields}
+    if isinstance(value, (list, tuple)):
+        return [to_json(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise TypeError(f"cannot write {type(value).__name__} to JSON; recipes hold dataclasses and plain values only")
+
+
+def from_json(value: Json, table: dict[str, type], where: str = "recipe") -> Any:
+    """The object described by `to_json`; `table` maps the type names that may occur.
+
+    Raises:
+        ValueError: naming the place, what was found there and what is accepted.
+    """
+    if isinstance(value, list):
+        return tuple(from_json(v, table, f"{where}[{i}]") for i, v in enumerate(value))
+    if not isinstance(value, dict):
+        return value
+    if "type" not in value:
+        return {k: from_json(v, table, f"{where}.{k}") for k, v in value.items()}
+    cls = table.get(value["type"])
+    if cls is None:
+        raise ValueError(f"{where}: unknown type {value['type']!r}. {nearest(str(value['type']), list(table))}")
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    given = {k: from_json(v, table, f"{where}.{k}") for k, v in value.items() if k != "type"}
+    for key in given:
+        if key not in fields:
+            raise ValueError(f"{where}: {cls.__name__} has no field {key!r}. {nearest(key, list(fields))}")
+    hints = typing.get_type_hints(cls)
+    for key, v in given.items():
+        check_type(v, hints[key], f"{where}.{key}")
+    try:
+        return cls(**given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def check_type(value: object, hint: Any, where: str) -> None:
+    """Raise if `value` does not fit a field annotated with `hint`.
+
+    Raises:
+        ValueError: with what was found and what the field accepts.
+    """
+    if not _fits(value, hint):
+        wanted = getattr(hint, "__name__", str(hint))
+        if typing.get_origin(hint) is Literal:
+            wanted = " or ".join(repr(v) for v in typing.get_args(hint))
+        raise ValueError(f"{where}: expected {wanted}, got {value!r}.")
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    if hint is Any:
+        return True
+    if origin is Literal:
+        return value in typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if hint in (float, int, bool, str):
+        is_bool = isinstance(value, bool)
+        if hint is float:
+            return isinstance(value, (int, float)) and not is_bool
+        return isinstance(value, hint) and (hint is bool or not is_bool)
+    if origin is not None:
+        return isinstance(value, origin)
+    return isinstance(value, hint) if isinstance(hint, type) else True
+
+
+def parse(text: str, hint: Any, where: str) -> object:
+    """A command-line word as a value for a field annotated with `hint`; numbers may be fractions such as 8/255.
+
+    Raises:
+        ValueError: with the word and what the field accepts.
+    """
+    options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if type(None) in options and text.lower() == "none":
+        return None
+    for option in options:
+        found = _parse_one(text, option)
+        if found is not None:
+            return found
+    if any(typing.get_origin(o) is Literal for o in options):
+        check_type(text, hint, where)
+    wanted = " or ".join(getattr(o, "__name__", str(o)) for o in options)
+    raise ValueError(f"{where}: expected {wanted}, got {text!r}.")
+
+
+def _parse_one(text: str, hint: Any) -> object:
+    if hint is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        if hint is int:
+            return int(text)
+        if hint is float:
+            return number(text)
+    except ValueError:
+        return None
+    if hint is str:
+        return text
+    if typing.get_origin(hint) is Literal:
+        return next((v for v in typing.get_args(hint) if str(v) == text), None)
+    return None
+
+
+def number(text: str) -> float:
+    """A number, or a fraction such as 8/255.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    try:
+        return float(Fraction(text)) if "/" in text else float(text)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"expected a number or a fraction such as 8/255, got {text!r}.") from None
+
+
+def with_field(root: Any, path: str, text: str, table: dict[str, type]) -> Any:
+    """`root` with the field at a dotted `path` set from a command-line word.
+
+    A field that holds a component takes a type name (its other fields are kept where both types have them).
+
+    Raises:
+        ValueError: naming the part of the path that does not exist, and what does.
+    """
+    return _with_field(root, path.split("."), text, table, path)
+
+
+def _with_field(root: Any, parts: list[str], text: str, table: dict[str, type], path: str) -> Any:
+    if not dataclasses.is_dataclass(root) or isinstance(root, type):
+        raise ValueError(f"--{path}: {root!r} has no fields.")
+    hints = typing.get_type_hints(type(root))
+    names = [f.name for f in dataclasses.fields(root) if f.init]
+    head = parts[0]
+    if head not in names:
+        raise ValueError(f"--{path}: {type(root).__name__} has no field {head!r}. {nearest(head, names)}")
+    old = getattr(root, head)
+    if len(parts) > 1:
+        new = _with_field(old, parts[1:], text, table, path)
+    elif dataclasses.is_dataclass(old):
+        cls = table.get(text)
+        if cls is None:
+            raise ValueError(f"--{path}: unknown type {text!r}. {nearest(text, list(table))}")
+        shared = {f.name for f in dataclasses.fields(cls) if f.init} & {f.name for f in dataclasses.fields(old)}
+        try:
+            new = cls(**{name: getattr(old, name) for name in shared})
+        except TypeError as error:
+            raise ValueError(f"--{path} {text}: {error}. Set it in a recipe.json instead.") from error
+        check_type(new, hints[head], f"--{path}")
+    else:
+        new = parse(text, hints[head], f"--{path}")
+    try:
+        return dataclasses.replace(root, **{head: new})
+    except ValueError as error:
+        raise ValueError(f"--{path} {text}: {error}") from error

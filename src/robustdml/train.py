@@ -1,0 +1,439 @@
+"""The only training loop: one process or many, fp32 or bf16, resumable at every checkpoint."""
+
+import math
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from robustdml.data.images import ImageSet, Split
+from robustdml.deep_metric import DeepMetric
+from robustdml.defenses.defense import clean_embeddings
+from robustdml.draws import Draws
+from robustdml.energies import hardness
+from robustdml.evaluate import collapse_statistics, embed_all, evaluate, images_on
+from robustdml.losses import Loss, TripletLoss
+from robustdml.losses.tuples import mine
+from robustdml.models.embedder import Embedder
+from robustdml.ranking import Gallery
+from robustdml.recipe import Recipe
+from robustdml.runs import (
+    WEIGHTS,
+    RunFolder,
+    build,
+    checkpoint,
+    in_precision,
+    load_weights,
+    provenance,
+    read_recipe,
+    read_weights,
+)
+from robustdml.serial import Json
+from robustdml.types import Batch
+
+LOG_EVERY = 50
+"""Optimiser steps between two log entries with collapse monitors."""
+SAVE_EVERY_SECONDS = 600
+
+
+class Interrupted(Exception):
+    """Stopped by a signal after everything was saved; the message holds the command that resumes."""
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """A function that tells whether SIGINT or SIGTERM arrived; a second one acts at once."""
+    caught: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+        print("stopping after this batch; press again to stop without saving", file=sys.stderr)
+
+    try:
+        before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: signals are somebody else's
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class Position:
+    """Where a run is: epochs done, steps done in this epoch, and optimiser steps in all."""
+
+    epoch: int = 0
+    step: int = 0
+    total: int = 0
+
+
+@dataclass
+class Trainer:
+    """One run in progress."""
+
+    recipe: Recipe
+    data: ImageSet
+    accelerator: Accelerator
+    embedder: Embedder
+    loss: Loss
+    optimisers: dict[str, torch.optim.Optimizer]
+    memory: dict[str, Tensor]
+    position: Position
+    best: float
+    draws: Draws
+
+    @property
+    def running(self) -> Embedder:
+        """The embedder in the precision of the recipe."""
+        return self._running
+
+    def __post_init__(self) -> None:
+        self._running = in_precision(self.embedder, self.recipe.precision)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The average of a tensor over processes."""
+        return self.accelerator.reduce(value.detach().clone(), "mean")
+
+    def batches(self) -> list[Int[Tensor, "r"]]:
+        """What this process sees in the current epoch, step by step."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        return self.recipe.batches.epoch(
+            self.data.labels,
+            self.data.split.train,
+            draws=self.draws.under("epoch", self.position.epoch),
+            rank=rank,
+            world=world,
+        )
+
+    def batch(self, rows: Int[Tensor, "r"]) -> Batch:
+        """The images of some data set rows, on the device."""
+        device = self.accelerator.device
+        return Batch(images_on(self.data, rows, device), self.data.labels[rows].to(device), rows.to(device))
+
+    def step(self, rows: Int[Tensor, "r"]) -> dict[str, float]:
+        """One batch: as many optimiser steps as the defense asks for."""
+        recipe, position = self.recipe, self.position
+        total = int(self.accelerator.reduce(torch.tensor(len(rows), device=self.accelerator.device), "sum"))
+        progress = (position.epoch + position.step / max(1, self.steps_per_epoch)) / recipe.epochs
+        again, repeat, logs = True, 0, {}
+        while again:
+            draws = self.draws.under("epoch", position.epoch, position.step, repeat)
+            logs, update, again = {"loss": 0.0}, None, False
+            for optimiser in self.optimisers.values():
+                optimiser.zero_grad(set_to_none=True)
+            for part in _pairwise_chunks(rows, recipe.accumulate):
+                share = len(part) / total
+                with _seeded(draws):
+                    out = recipe.defense(
+                        self.running,
+                        self.loss,
+                        self.batch(part),
+                        memory=self.memory,
+                        progress=progress,
+                        draws=draws,
+                        mean=self.mean,
+                    )
+                    (out.loss * (share * self.accelerator.num_processes)).backward()
+                self.memory = out.after_backward() if out.after_backward else out.memory
+                update, again = out.update, out.again
+                for name, value in {"loss": float(out.loss.detach()), **out.logs}.items():
+                    logs[name] = logs.get(name, 0.0) + value * len(part) / max(1, len(rows))
+            self._update(update)
+            repeat += 1
+        return logs
+
+    def _update(self, names: tuple[str, ...] | None) -> None:
+        average_gradients([p for o in self.optimisers.values() for g in o.param_groups for p in g["params"]], self.accelerator)
+        if self.recipe.clip is not None:
+            nn.utils.clip_grad_norm_([p for p in self.embedder.parameters() if p.grad is not None], self.recipe.clip)
+        for name, optimiser in self.optimisers.items():
+            if names is None or name in names:
+                optimiser.step()
+        self.position.total += 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one epoch."""
+        pairs = self.recipe.batches.pairs * self.accelerator.num_processes
+        return math.ceil(len(self.data.split.train) / pairs)
+
+    def monitors(self, rows: Int[Tensor, "r"]) -> dict[str, float]:
+        """Collapse monitors on the clean images of a batch."""
+        batch = self.batch(rows)
+        z = clean_embeddings(self.running, batch.images)
+        found = collapse_statistics(DeepMetric(self.running, self.loss.distance), z)
+        if isinstance(self.loss, TripletLoss) and len(rows):
+            draws = self.draws.under("monitor", self.position.total)
+            triplets = mine(self.loss, z, batch.labels, draws=draws, index=batch.index)
+            h = hardness(self.loss.distance, *triplets.of(z))
+            margin = getattr(self.loss, "margin", 0.0)
+            found["active_triplets"] = float((h + margin > 0).float().mean())
+        return found
+
+    def state(self) -> Json:
+        """What a resumed run needs besides weights, the same on all processes."""
+        return {
+            "position": [self.position.epoch, self.position.step, self.position.total],
+            "optimisers": {name: o.state_dict() for name, o in self.optimisers.items()},
+            "best": self.best,
+            "processes": self.accelerator.num_processes,
+        }
+
+
+def _pairwise_chunks(rows: Int[Tensor, "r"], parts: int) -> list[Tensor]:
+    """Rows cut into at most `parts` pieces that keep pairs together."""
+    if len(rows) == 0:
+        return []
+    return [pairs.reshape(-1) for pairs in rows.reshape(-1, 2).tensor_split(parts) if len(pairs)]
+
+
+@contextmanager
+def _seeded(draws: Draws) -> Iterator[None]:
+    """Layers that draw by themselves (dropout) get a generator that depends on the step alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(draws.bits("layers", torch.zeros(1, dtype=torch.long))[0]) & (2**63 - 1))
+        yield
+
+
+def average_gradients(parameters: list[nn.Parameter], accelerator: Accelerator) -> None:
+    """Average gradients over processes in one flattened all-reduce; weights without a gradient count as zero."""
+    if accelerator.num_processes == 1:
+        return
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+    flat = accelerator.reduce(flat, "mean")
+    for p, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        p.grad = gradient.reshape(p.shape)
+
+
+def hold_out(data: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet | None]:
+    """Training images without, and validation images with, a share of the training split.
+
+    Whole classes are held out if the data set is zero-shot, else images. Validation images are query set and gallery.
+    """
+    if share == 0:
+        return data, None
+    train = data.split.train
+    if data.zero_shot:
+        unit = data.labels[train].unique()
+        member = data.labels[train]
+    else:
+        unit = member = train
+    order = Draws(seed, "validation").bits("hold out", unit).argsort()
+    chosen = unit[order[: max(2, round(share * len(unit)))]]
+    held = torch.isin(member, chosen)
+    rest, validation = train[~held], train[held]
+    if len(rest) < 2 or len(validation) < 2:
+        raise ValueError(
+            f"{data.name}: a validation share of {share} of {len(train)} training images leaves {len(rest)} to train on "
+            f"and {len(validation)} to validate with. Choose another --validation.share."
+        )
+    kept = replace(data, split=Split(rest, data.split.query, data.split.gallery))
+    return kept, replace(data, split=Split(rest, validation, validation))
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    data_root: Path | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Train a recipe into a run folder and return it.
+
+    Args:
+        resume: continue at the newest checkpoint of `out`; the recipe saved there is used.
+        device: "cpu", "cuda", …; by default what accelerate finds.
+        report: receives one line of progress at a time.
+
+    Raises:
+        DataError: if data or checkpoint are missing or damaged.
+        FileExistsError: if `out` holds a run and `resume` is off.
+        FloatingPointError: if the loss becomes NaN or infinite.
+        Interrupted: after SIGINT or SIGTERM, with everything saved.
+    """
+    accelerator = Accelerator(cpu=device == "cpu")
+    folder = RunFolder(out)
+    if resume:
+        recipe = read_recipe(out / "recipe.json")
+    everything = recipe.data.load(data_root)
+    data, validation = hold_out(everything, recipe.validation.share, recipe.seed)
+    trainer = prepare(recipe, data, accelerator)
+    made_with = provenance(recipe.seed, accelerator.device) | {
+        "data": everything.fingerprint(),
+        "processes": accelerator.num_processes,
+    }
+    if resume:
+        restore(trainer, folder)
+        if accelerator.is_main_process:
+            folder.cut_log(trainer.position.total)
+        report(f"resuming at epoch {trainer.position.epoch}, step {trainer.position.step}")
+    elif accelerator.is_main_process:
+        folder.begin(recipe, made_with)
+    accelerator.wait_for_everyone()
+    with stop_signals() as stopped:
+        run(trainer, folder, validation, stopped, report)
+    if accelerator.is_main_process:
+        folder.finish(made_with)
+    return out
+
+
+def prepare(recipe: Recipe, data: ImageSet, accelerator: Accelerator) -> Trainer:
+    """Model, loss and optimisers of a recipe before its first step."""
+    embedder = build(recipe, data.shape)
+    if recipe.start is not None:
+        begin = checkpoint(Path(recipe.start.path))
+        load_weights(embedder, read_weights(begin.folder / WEIGHTS), begin.folder / WEIGHTS, begin.recipe)
+    embedder = embedder.to(accelerator.device).train()
+    loss = recipe.loss.build(data.num_classes, embedder.dim)
+    groups = embedder.parameter_groups() | loss.parameter_groups()
+    for name in recipe.groups:
+        if name not in groups:
+            raise ValueError(f"recipe {recipe.name}: no parameter group {name!r}; model and loss have {sorted(groups)}.")
+    if not any(groups.values()):
+        raise ValueError(f"recipe {recipe.name}: {type(recipe.model).__name__} has no weights to train. Evaluate it instead.")
+    optimisers = {n: recipe.groups.get(n, recipe.optimiser).build(p) for n, p in groups.items() if p}
+    draws = Draws(recipe.seed, "train")
+    return Trainer(recipe, data, accelerator, embedder, loss, optimisers, {}, Position(), -math.inf, draws)
+
+
+def restore(trainer: Trainer, folder: RunFolder) -> None:
+    """Put a trainer where the newest checkpoint left off."""
+    rank = trainer.accelerator.process_index
+    path, state, own = folder.state(rank)
+    if state["processes"] != trainer.accelerator.num_processes:
+        warnings.warn(
+            f"the run was trained on {state['processes']} processes and resumes on "
+            f"{trainer.accelerator.num_processes}: batches differ from here on",
+            stacklevel=2,
+        )
+    load_weights(trainer.embedder, read_weights(path / WEIGHTS), path / WEIGHTS, trainer.recipe)
+    for name, optimiser in trainer.optimisers.items():
+        optimiser.load_state_dict(state["optimisers"][name])
+    trainer.position = Position(*state["position"])
+    trainer.best = state["best"]
+    trainer.memory = own["memory"]
+
+
+def run(
+    trainer: Trainer,
+    folder: RunFolder,
+    validation: ImageSet | None,
+    stopped: Callable[[], bool],
+    report: Callable[[str], None],
+) -> None:
+    """Epochs until the recipe is done."""
+    position, recipe = trainer.position, trainer.recipe
+    saved = began = time.monotonic()
+    warned = False
+    while position.epoch < recipe.epochs:
+        for rows in trainer.batches()[position.step :]:
+            logs = trainer.step(rows)
+            position.step += 1
+            if position.total % LOG_EVERY == 0 or position.total == 1:
+                entry = {
+                    "epoch": position.epoch + position.step / trainer.steps_per_epoch,
+                    "step": position.total,
+                    **logs,
+                    "lr": recipe.optimiser.lr,
+                    **trainer.monitors(rows),
+                    "seconds": round(time.monotonic() - began, 2),
+                }
+                _check(entry)
+                warned = warned or _warn_of_collapse(entry, report)
+                if trainer.accelerator.is_main_process:
+                    folder.log(entry)
+                    report(_line(entry, recipe))
+            halt = _anywhere(stopped(), trainer.accelerator)
+            if halt or _anywhere(time.monotonic() - saved > SAVE_EVERY_SECONDS, trainer.accelerator):
+                save(trainer, folder)
+                saved = time.monotonic()
+            if halt:
+                raise Interrupted(f"robustdml train {recipe.name} --out {folder.path} --resume")
+        position.epoch, position.step = position.epoch + 1, 0
+        if validation is not None and position.epoch % recipe.validation.every == 0:
+            validate(trainer, folder, validation, report)
+        save(trainer, folder)
+        saved = time.monotonic()
+
+
+def _anywhere(flag: bool, accelerator: Accelerator) -> bool:
+    """Whether the flag is up on any process: all must save together."""
+    if accelerator.num_processes == 1:
+        return flag
+    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum") > 0)
+
+
+def _check(entry: dict[str, float]) -> None:
+    if not math.isfinite(entry["loss"]):
+        raise FloatingPointError(
+            f"the loss is {entry['loss']} at step {entry['step']}. Lower --optimiser.lr or set --clip 1.0; the last "
+            "complete checkpoint is untouched."
+        )
+
+
+def _warn_of_collapse(entry: dict[str, float], report: Callable[[str], None]) -> bool:
+    """Say in words when the embedding shrinks to a point; rank attacks then move nothing and scores look good."""
+    if entry["mean_distance"] > 0.01 and entry["effective_rank"] > 1.5:
+        return False
+    message = (
+        f"the embedding is collapsing: at step {entry['step']:.0f} the mean distance between images is "
+        f"{entry['mean_distance']:.3g} and the effective rank {entry['effective_rank']:.2g}. A collapsed model looks "
+        "robust because nothing can be ranked. Try a weaker adversary, a lower learning rate or another miner."
+    )
+    warnings.warn(message, stacklevel=2)
+    report("warning: " + message)
+    return True
+
+
+def _line(entry: dict[str, float], recipe: Recipe) -> str:
+    left = entry["seconds"] * (recipe.epochs / max(entry["epoch"], 1e-9) - 1)
+    return (
+        f"epoch {entry['epoch']:.2f}/{recipe.epochs}  step {entry['step']}  loss {entry['loss']:.4f}  mean distance "
+        f"{entry['mean_distance']:.3f}  effective rank {entry['effective_rank']:.1f}  {entry['seconds']:.0f} s, about {left:.0f} s left"
+    )
+
+
+def validate(trainer: Trainer, folder: RunFolder, data: ImageSet, report: Callable[[str], None]) -> None:
+    """Score the held-out images; keep the weights if the recipe chooses by them and they are the best so far."""
+    scores = evaluate(DeepMetric(trainer.running, trainer.loss.distance), data, seed=trainer.recipe.seed).scores
+    if trainer.accelerator.is_main_process:
+        folder.log({"epoch": trainer.position.epoch, "step": trainer.position.total, "validation": scores})
+        report(f"epoch {trainer.position.epoch}: validation recall@1 {scores['recall@1']:.4f}")
+    if trainer.recipe.validation.choose and scores["recall@1"] > trainer.best:
+        trainer.best = scores["recall@1"]
+        if trainer.accelerator.is_main_process:
+            why = {"figure": "validation recall@1", "value": trainer.best, "epoch": trainer.position.epoch}
+            folder.save_best(trainer.embedder, trainer.loss, trainer.recipe, why)
+
+
+def save(trainer: Trainer, folder: RunFolder) -> None:
+    """A complete checkpoint, with the memory of every process."""
+    own = {"memory": {name: t.detach().cpu() for name, t in trainer.memory.items()}}
+    gathered: list[Json] = [own]
+    if trainer.accelerator.num_processes > 1:
+        gathered = [None] * trainer.accelerator.num_processes
+        torch.distributed.all_gather_object(gathered, own)
+    if trainer.accelerator.is_main_process:
+        p = trainer.position
+        folder.save(f"epoch-{p.epoch}-step-{p.step}", trainer.embedder, trainer.loss, trainer.recipe, trainer.state(), gathered)
+    trainer.accelerator.wait_for_everyone()
+
+
+__all__ = ["Gallery", "Interrupted", "embed_all", "train"]

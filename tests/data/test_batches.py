@@ -1,0 +1,121 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robustdml.data.batches import Spc2
+from robustdml.draws import Draws
+
+in_seconds = settings(deadline=None, max_examples=50)
+
+LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=40).map(torch.tensor)
+PAIRS = st.integers(1, 12)
+SEEDS = st.integers(0, 1000)
+
+
+def some(labels, seed):
+    """About half of the rows, at least one."""
+    rows = Draws(seed).permutation("some", torch.zeros(1, dtype=torch.long), len(labels))[0]
+    return rows[: (len(labels) + 1) // 2]
+
+
+def whole(labels, train, seed):
+    """All pairs of an epoch, [t 2]."""
+    return torch.cat(Spc2(7).epoch(labels, train, draws=Draws(seed))).reshape(-1, 2)
+
+
+@in_seconds
+@given(LABELS, SEEDS)
+def test_a_pair_has_one_class_and_lies_in_the_training_set(labels, seed):
+    train = some(labels, seed)
+    pairs = whole(labels, train, seed)
+    assert (labels[pairs[:, 0]] == labels[pairs[:, 1]]).all()
+    assert torch.isin(pairs, train).all()
+
+
+@in_seconds
+@given(LABELS, SEEDS)
+def test_each_training_image_is_first_exactly_once(labels, seed):
+    train = some(labels, seed)
+    assert whole(labels, train, seed)[:, 0].sort().values.equal(train.sort().values)
+
+
+@in_seconds
+@given(LABELS, SEEDS, PAIRS)
+def test_order_and_partners_do_not_depend_on_the_batch_size(labels, seed, pairs):
+    train = some(labels, seed)
+    batches = Spc2(pairs).epoch(labels, train, draws=Draws(seed))
+    assert all(len(batch) == 2 * pairs for batch in batches[:-1])
+    assert 0 < len(batches[-1]) <= 2 * pairs
+    assert torch.cat(batches).reshape(-1, 2).equal(whole(labels, train, seed))
+
+
+@in_seconds
+@given(LABELS, SEEDS, PAIRS, st.integers(1, 5))
+def test_ranks_joined_are_the_batch_of_one_process(labels, seed, pairs, world):
+    train = some(labels, seed)
+    shards = [Spc2(pairs).epoch(labels, train, draws=Draws(seed), rank=r, world=world) for r in range(world)]
+    joined = [torch.cat(step) for step in zip(*shards, strict=True)]
+    single = Spc2(pairs * world).epoch(labels, train, draws=Draws(seed))
+    assert len(joined) == len(single)
+    assert all(a.equal(b) for a, b in zip(joined, single, strict=True))
+
+
+@in_seconds
+@given(LABELS, SEEDS, PAIRS, st.integers(1, 5))
+def test_processes_hold_whole_pairs_as_evenly_as_possible(labels, seed, pairs, world):
+    train = some(labels, seed)
+    shards = [Spc2(pairs).epoch(labels, train, draws=Draws(seed), rank=r, world=world) for r in range(world)]
+    for step in zip(*shards, strict=True):
+        sizes = [len(batch) for batch in step]
+        assert all(size % 2 == 0 and size <= 2 * pairs for size in sizes)
+        assert max(sizes) - min(sizes) <= 2
+
+
+@in_seconds
+@given(LABELS, SEEDS)
+def test_the_order_of_the_training_rows_does_not_matter(labels, seed):
+    train = some(labels, seed)
+    assert whole(labels, train, seed).equal(whole(labels, train.flip(0), seed))
+
+
+def test_epochs_differ_and_repeat_with_their_draws():
+    labels = torch.arange(60) % 3
+    first, again, second = (
+        torch.cat(Spc2(8).epoch(labels, torch.arange(60), draws=Draws(0).under("epoch", e))) for e in (0, 0, 1)
+    )
+    assert first.equal(again)
+    assert not first[::2].equal(second[::2])
+
+
+def test_order_is_shuffled():
+    firsts = whole(torch.zeros(200, dtype=torch.long), torch.arange(200), 0)[:, 0]
+    assert not firsts.equal(torch.arange(200))
+    assert (firsts[:100] < 100).sum() in range(30, 71)
+
+
+def test_partners_are_uniform_over_the_class_itself_included():
+    labels = torch.tensor([0, 0, 0, 0, 1])
+    partners = torch.zeros(5, 5)
+    for epoch in range(2000):
+        first, second = whole(labels, torch.arange(5), epoch).T
+        partners[first, second] += 1 / 2000
+    expected = torch.block_diag(torch.full((4, 4), 0.25), torch.ones(1, 1))
+    assert torch.allclose(partners, expected, atol=0.04)  # four standard deviations
+
+
+def test_a_class_with_a_single_image_is_paired_with_itself():
+    [batch] = Spc2().epoch(torch.tensor([3, 7]), torch.tensor([1]), draws=Draws(0))
+    assert batch.tolist() == [1, 1]
+
+
+def test_without_training_images_there_are_no_steps():
+    empty = torch.empty(0, dtype=torch.long)
+    assert sum(len(batch) for batch in Spc2().epoch(torch.tensor([3]), empty, draws=Draws(0))) == 0
+
+
+def test_impossible_sizes_are_refused():
+    with pytest.raises(ValueError, match="at least one pair per batch, got pairs=0"):
+        Spc2(0)
+    with pytest.raises(ValueError, match=r"rank=2 of world=2; expected 0 <= rank < world"):
+        Spc2().epoch(torch.tensor([0]), torch.tensor([0]), draws=Draws(0), rank=2, world=2)

@@ -1,0 +1,71 @@
+import json
+
+import pytest
+
+from robustdml.data.digits import Digits
+from robustdml.data.folder import Folder
+from robustdml.data.table import DATASETS, Dataset, dataset, describe
+
+
+def test_names_lead_to_data_sets():
+    assert dataset("digits") == Digits()
+    assert dataset("folder:some/where:else") == Folder("some/where:else")
+    assert all(dataset(name).name == name for name in DATASETS)
+
+
+def test_every_data_set_keeps_the_protocol():
+    for name in [*DATASETS, "folder:x"]:
+        assert isinstance(dataset(name), Dataset)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [("fashon", "Did you mean fashion?"), ("MNIST", "Did you mean mnist?"), ("xyz", "'xyz'. Known:")],
+)
+def test_unknown_names_are_answered_with_the_nearest(wrong, meant):
+    with pytest.raises(ValueError, match="There is no data set") as caught:
+        dataset(wrong)
+    assert meant in str(caught.value)
+    assert "Known: digits, mnist, fashion, folder:PATH." in str(caught.value)
+
+
+def test_a_folder_needs_a_path():
+    with pytest.raises(ValueError, match="folder: needs a path"):
+        dataset("folder:")
+
+
+def test_a_description_of_complete_data_counts_them(tiny, installed):
+    found = describe("fashion", tiny)
+    assert found["complete"]
+    assert found["problem"] is None
+    assert found["images"] == {"train": 30, "query": 10, "gallery": 10}
+    assert found["looked_in"][0] == {
+        "path": str(installed),
+        "exists": True,
+        "holds": sorted(path.name for path in installed.iterdir()),
+    }
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_a_description_of_missing_data_says_where_and_how(tiny):
+    found = describe("fashion", tiny)
+    assert not found["complete"]
+    assert "was not found" in found["problem"]
+    assert found["images"] is found["fingerprint"] is None
+    assert found["expected"] == {"train": 60_000, "test": 10_000}
+    assert [place["exists"] for place in found["looked_in"]] == [False, False, False]
+    assert f"robustdml data fashion --download --data-root {tiny}" in found["get"]
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_digits_are_always_there():
+    found = describe("digits")
+    assert found["complete"]
+    assert found["looked_in"] == []
+    assert found["expected"] == {"train": found["images"]["train"], "test": found["images"]["query"]}
+
+
+def test_a_missing_folder_is_described(tmp_path):
+    found = describe(f"folder:{tmp_path / 'none'}")
+    assert "is missing" in found["problem"]
+    assert found["expected"] is None
