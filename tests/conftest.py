@@ -1,10 +1,13 @@
-"""Shape checks at run time, and the option that points the golden tests at another directory."""
+"""Shape checks at run time, reproducible property tests, and the option that points the golden tests at another directory."""
 
 from pathlib import Path
 
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 install_import_hook("robustdml", "beartype.beartype")
+settings.register_profile("same-every-time", max_examples=20, deadline=None, derandomize=True, database=None)
+settings.load_profile("same-every-time")
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -1,15 +1,12 @@
 """The only training loop: one process or many, fp32 or bf16, resumable at every checkpoint."""
 
 import math
-import signal
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 
 import torch
 from accelerate import Accelerator
@@ -21,11 +18,11 @@ from robustdml.deep_metric import DeepMetric
 from robustdml.defenses.defense import clean_embeddings
 from robustdml.draws import Draws
 from robustdml.energies import hardness
-from robustdml.evaluate import collapse_statistics, embed_all, evaluate, images_on
+from robustdml.evaluate import collapse_statistics, evaluate, images_on
+from robustdml.interruption import Interrupted, stop_signals
 from robustdml.losses import Loss, TripletLoss
 from robustdml.losses.tuples import mine
 from robustdml.models.embedder import Embedder
-from robustdml.ranking import Gallery
 from robustdml.recipe import Recipe
 from robustdml.runs import (
     WEIGHTS,
@@ -44,33 +41,6 @@ from robustdml.types import Batch
 LOG_EVERY = 50
 """Optimiser steps between two log entries with collapse monitors."""
 SAVE_EVERY_SECONDS = 600
-
-
-class Interrupted(Exception):
-    """Stopped by a signal after everything was saved; the message holds the command that resumes."""
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether SIGINT or SIGTERM arrived; a second one acts at once."""
-    caught: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-        print("stopping after this batch; press again to stop without saving", file=sys.stderr)
-
-    try:
-        before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: signals are somebody else's
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @dataclass
@@ -435,5 +405,3 @@ def save(trainer: Trainer, folder: RunFolder) -> None:
         folder.save(f"epoch-{p.epoch}-step-{p.step}", trainer.embedder, trainer.loss, trainer.recipe, trainer.state(), gathered)
     trainer.accelerator.wait_for_everyone()
 
-
-__all__ = ["Gallery", "Interrupted", "embed_all", "train"]

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from robustdml.benchmark import ers, normalised
+from robustdml.score import ers, normalised
 from robustdml.distance import Euclidean
 from robustdml.metrics import average_precision, cluster, nmi, ranking_matches, retrieval_scores
 from tests.golden.cases import DISTANCE, for_each

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-COMPONENTS = ("CA+", "CA-", "QA+", "QA-", "TMA", "ES:D", "ES:R", "LTM", "GTM", "GTT")
+from robustdml import score
+
+COMPONENTS = tuple(score.COMPONENTS)
 """The ten ingredients of ERS, in the order of the published tables."""
 ATTACKS = ("CA+", "CA-", "QA+", "QA-", "TMA", "ES", "LTM", "GTM", "GTT")
 CLEAN = ("recall@1", "recall@2", "map", "map_at_r", "map_at_10", "r_precision", "nmi")
@@ -137,27 +139,18 @@ class Run:
 
 
 def normalised(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """ERS components of raw scores (numbers or arrays): ranks and recalls in percent, TMA a cosine, ES:D a distance.
+    """Components in 0 … 100 from numbers as tables print them: percent, except the cosine of TMA and the shift of ES:D.
 
-    CA+ and QA+ count double (a random rank is 50 %), CA-, QA- are taken from 100, TMA is 100 (1 - cosine), ES:D is
-    100 (2 - shift) / 2; the rest is unchanged. Nothing is clipped.
+    Values may be arrays; components that `raw` lacks are left out.
     """
-    rules = {
-        "CA+": lambda a: 2 * a,
-        "CA-": lambda a: 100 - a,
-        "QA+": lambda a: 2 * a,
-        "QA-": lambda a: 100 - a,
-        "TMA": lambda a: 100 * (1 - a),
-        "ES:D": lambda a: 50 * (2 - a),
-    }
-    return {name: rules[name](raw[name]) if name in rules else raw[name] for name in COMPONENTS if name in raw}
+    return {name: score.normalised(name, raw[name]) for name in COMPONENTS if name in raw}
 
 
 def mean_score(components: Mapping[str, float | int]) -> float | None:
-    """ERS: the mean of the ten components, None unless all ten are there."""
+    """ERS, or None if a component is missing."""
     if any(name not in components for name in COMPONENTS):
         return None
-    return sum(components[name] for name in COMPONENTS) / len(COMPONENTS)
+    return score.ers(components)
 
 
 def sign(name: str) -> str:

@@ -1,0 +1,213 @@
+"""Checks on an evaluation and its attacks: each says in words what it means when it fails."""
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from robustdml.adversary import Adversary, Ball
+from robustdml.adversary.adversary import embed_tuples
+from robustdml.adversary.pgd import Pgd, input_gradient
+from robustdml.attacks import Attack, Outcome, Scene
+from robustdml.deep_metric import DeepMetric
+from robustdml.draws import Draws
+from robustdml.models.embedder import Embedder, frozen
+from robustdml.types import arange_like
+
+
+@dataclass(frozen=True)
+class Check:
+    """Outcome of one check.
+
+    Attributes:
+        value: the measured quantity.
+        message: what was found; if `ok` is false, what it means and what to do.
+    """
+
+    name: str
+    ok: bool
+    value: float
+    message: str
+
+    def worse(self, other: "Check") -> "Check":
+        """The one to report if the same check was made twice: a failed one, else the larger value."""
+        return max(self, other, key=lambda c: (not c.ok, c.value))
+
+    def as_flag(self) -> dict[str, str]:
+        """How a scorecard lists a failed check."""
+        return {"name": self.name, "message": self.message}
+
+    def as_json(self) -> dict[str, object]:
+        """All of it."""
+        return asdict(self)
+
+
+def weights_digest(embedder: Embedder) -> str:
+    """SHA-256 of weights and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in embedder.state_dict().items():
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def weights_kept(before: str, after: str) -> Check:
+    """R4: an evaluation must not change the model."""
+    ok = before == after
+    message = (
+        "weights and buffers are the same after the benchmark"
+        if ok
+        else "weights or buffers changed while the model was measured: its forward pass trains itself (for example "
+        "BatchNorm that ignores eval()). Scores depend on the order of images; make eval() stop all updates."
+    )
+    return Check("weights_kept", ok, float(not ok), message)
+
+
+def evaluation_mode(embedder: Embedder) -> Check:
+    """R4: every part of the model obeys eval()."""
+    with frozen(embedder):
+        stuck = [name or "the model" for name, m in embedder.named_modules() if m.training]
+    message = (
+        "all parts of the model run in evaluation mode"
+        if not stuck
+        else f"{stuck[0]} stays in training mode after eval() ({len(stuck)} parts do): dropout or batch statistics blur "
+        "both the score and the attack's gradient. Do not override train()."
+    )
+    return Check("eval_mode", not stuck, float(len(stuck)), message)
+
+
+def deterministic(metric: DeepMetric, images: Float[Tensor, "b c h w"]) -> Check:
+    """C22: five passes over the same images, unit embeddings within 1e-4 of each other."""
+    passes = torch.stack([torch.nn.functional.normalize(metric.embed(images), dim=1) for _ in range(5)])
+    apart = float((passes - passes[0]).norm(dim=2).max())
+    ok = apart <= 1e-4
+    message = f"five passes over the same images differ by {apart:.2g} (unit embeddings)" + (
+        ""
+        if ok
+        else ": the model is random at test time. Every number here is one draw, and gradients of one draw mislead "
+        "an attack; measure with the mean over many passes."
+    )
+    return Check("nondeterministic", ok, apart, message)
+
+
+def alone_or_together(metric: DeepMetric, images: Float[Tensor, "b c h w"], clean: Float[Tensor, "b d"]) -> Check:
+    """An embedding must not depend on the other images of the batch."""
+    half = len(images) // 2
+    parts = [metric.embed(part) for part in (images[:half], images[half:]) if len(part)]
+    unit = [torch.nn.functional.normalize(z, dim=1) for z in (torch.cat(parts), clean)]
+    apart = float((unit[0] - unit[1]).norm(dim=1).max())
+    ok = apart <= 1e-3
+    message = f"embeddings computed in other batches differ by {apart:.2g} (unit embeddings)" + (
+        "" if ok else ": images of one batch influence each other, so that ranks depend on who else is asked."
+    )
+    return Check("batch_independent", ok, apart, message)
+
+
+def collapse(statistics: dict[str, float], recall: float, chance: float) -> Check:
+    """C24: a collapsed embedding looks robust since nothing can be moved."""
+    distance, rank = statistics["mean_distance"], statistics["effective_rank"]
+    ok = not (distance < 0.01 or rank < 1.5 or recall < 2 * chance)
+    message = (
+        f"mean distance {distance:.3g}, effective rank {rank:.3g}, recall@1 {100 * recall:.1f} % (chance "
+        f"{100 * chance:.1f} %)"
+    )
+    if not ok:
+        message += (
+            ": the embedding has collapsed or ranks at chance. Attacks on it move nothing and its score says nothing "
+            "about robustness."
+        )
+    return Check("collapse", ok, distance, message)
+
+
+def saturation(metric: DeepMetric, z: Float[Tensor, "n d"]) -> Check:
+    """C24: share of pairwise distances within 1 % of zero, or of the largest one found."""
+    some = z[torch.linspace(0, len(z) - 1, min(500, len(z)), device=z.device).long()]
+    d = metric.distance.matrix(some, some)
+    d = d[~torch.eye(len(d), dtype=torch.bool, device=d.device)]
+    top = d.max()
+    share = float(((d < 0.01 * top) | (d > 0.99 * top)).float().mean())
+    ok = share < 0.5
+    message = f"{100 * share:.1f} % of distances lie within 1 % of zero or of the largest" + (
+        "" if ok else ": distances are saturated, gradients vanish there and attacks fail silently."
+    )
+    return Check("saturation", ok, share, message)
+
+
+def first_gradients(
+    name: str, attack: Attack, metric: DeepMetric, scene: Scene, images: Tensor, draws: Draws, index: Int[Tensor, "b"]
+) -> Check:
+    """B8: share of images whose first gradient is zero, NaN or infinite."""
+    aims = attack.goal.choose(scene, draws=draws, index=index)
+    energy = attack.goal.energy(scene, aims)
+    with frozen(metric.embedder), torch.enable_grad():
+        gradient = input_gradient(
+            lambda x, unit, step: energy(embed_tuples(metric.embedder, x), unit, step), images, arange_like(images), 0
+        )
+    flat = gradient.flatten(1)
+    useless = float((~torch.isfinite(flat).all(dim=1) | (flat == 0).all(dim=1)).float().mean())
+    ok = useless <= 0.05
+    message = f"{name}: first gradient zero, NaN or infinite for {100 * useless:.1f} % of {len(images)} images" + (
+        ""
+        if ok
+        else ". The attack cannot start there: the score overstates robustness. Look for saturation, quantisation or "
+        "a normalisation of a zero vector, and add random starts or a search without gradients."
+    )
+    return Check("zero_gradient", ok, useless, message)
+
+
+def budget_kept(name: str, ball: Ball, images: Tensor, found: Tensor) -> Check:
+    """A6: perturbations stay in the ball and pixels in [0, 1], also after storing as 8 bit."""
+    size = float(ball.norm((found - images).double()).max())
+    low, high = float(found.min()), float(found.max())
+    ok = size <= ball.eps * (1 + 1e-6) + 1e-7 and low >= 0 and high <= 1
+    message = f"{name}: largest perturbation {size:.6f} of {ball.eps:.6f}, pixels {low:.3f} … {high:.3f}" + (
+        "" if ok else ". The attack left its budget; this is a fault of the attack or its plug-in, not of the model."
+    )
+    return Check("budget", ok, size, message)
+
+
+def zero_budget(
+    name: str, attack: Attack, metric: DeepMetric, scene: Scene, images: Tensor, draws: Draws, index: Int[Tensor, "b"]
+) -> Check:
+    """B7: with eps = 0 the attack changes neither images nor scores."""
+    ball = replace(attack.adversary.ball, eps=0.0)  # type: ignore[type-var]  # every ball is a dataclass with eps
+    outcome = replace(attack, adversary=Adversary(ball, Pgd(1, 0.0)))(metric, scene, images, draws=draws, index=index)
+    apart = max(
+        float((outcome.after[k] - outcome.before[k]).abs().nan_to_num().mean()) for k in outcome.before if k != "shift"
+    )
+    same = torch.equal(outcome.images, images)
+    ok = same and apart <= 1e-3
+    message = f"{name}: scores change by {apart:.2g} with eps = 0" + (
+        "" if ok else ". The scores before and after an attack are not measured alike, so their difference means nothing."
+    )
+    return Check("eps_zero", ok, apart, message)
+
+
+def rescored(name: str, goal_score: dict[str, Tensor], again: dict[str, Tensor]) -> Check:
+    """D29: scores of the adversarial images, from a fresh forward pass in another order."""
+    apart = max(
+        float((goal_score[k].nan_to_num().double().mean() - again[k].nan_to_num().double().mean()).abs()) for k in again
+    )
+    ok = apart <= 1e-3
+    message = f"{name}: re-scoring the adversarial images changes the result by {apart:.2g}" + (
+        "" if ok else ". The model gives the same image different embeddings; no score of it can be trusted."
+    )
+    return Check("rescore", ok, apart, message)
+
+
+def score_again(
+    attack: Attack, metric: DeepMetric, scene: Scene, outcome: Outcome, images: Float[Tensor, "b c h w"]
+) -> dict[str, Tensor]:
+    """Scores of some images that stand for the outcome's: embedded afresh, in reversed order."""
+    z = metric.embed(images.flip(0)).flip(0)
+    return attack.goal.score(scene, outcome.aims)(z) | {"shift": scene.distance.pairs(z, scene.clean)}
+
+
+def in_8_bit(images: Float[Tensor, "b c h w"], ball: Ball, centre: Float[Tensor, "b c h w"]) -> Tensor:
+    """Images as an 8-bit file stores them, rounded towards the clean image so that the budget is kept."""
+    steps = images * 255
+    towards = torch.where(images > centre, steps.floor(), steps.ceil())
+    exact = (steps - steps.round()).abs() < 1e-3  # already a multiple of 1/255, up to float32 rounding
+    return torch.where(exact, steps.round(), towards).clamp(0, 255) / 255

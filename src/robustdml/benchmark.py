@@ -1,0 +1,393 @@
+"""A benchmark: all attacks of a profile on a data set, resumable piece by piece, and its scorecard."""
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from jaxtyping import Int
+from torch import Tensor
+
+from robustdml import audit
+from robustdml.adversary import Adversary, Linf, Noise, Pgd
+from robustdml.attacks import RetrievalSystem, Scene
+from robustdml.audit import Check
+from robustdml.data.images import ImageSet
+from robustdml.deep_metric import DeepMetric
+from robustdml.distance import Euclidean
+from robustdml.draws import Draws
+from robustdml.evaluate import Evaluation, device_of, embed_all, evaluate_embeddings, images_on, own_rows
+from robustdml.files import write_json, write_with
+from robustdml.interruption import Interrupted, stop_signals
+from robustdml.models.embedder import Embedder
+from robustdml.profile import Measurement, Profile, profile_to_json
+from robustdml.ranking import Gallery
+from robustdml.runs import now, provenance
+from robustdml.score import COMPONENTS, WORST_CASE, ers, normalised
+from robustdml.serial import Json
+
+SCHEMA = 1
+RESAMPLES = 1000
+ERS_UNDEFINED = "the Euclidean shift is unbounded, so ES:D and with it ERS are undefined"
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A model and a gallery, ready for attacks: embedded once, shared by everything that is measured.
+
+    Attributes:
+        rows: data set indices of the queries that are attacked, in ascending order.
+        z: their clean embeddings.
+        itself: their own rows in the gallery, `None` if they are not in it.
+    """
+
+    metric: DeepMetric
+    data: ImageSet
+    system: RetrievalSystem
+    rows: Int[Tensor, "q"]
+    z: Tensor
+    itself: Int[Tensor, "q"] | None
+    seed: int
+
+    def block(self, places: slice) -> tuple[Tensor, Scene, Int[Tensor, "b"]]:
+        """Images, scene and counters of some of the queries."""
+        device = self.z.device
+        images = images_on(self.data, self.rows[places], device)
+        labels = self.data.labels[self.rows[places]].to(device)
+        itself = None if self.itself is None else self.itself[places]
+        return images, self.system.scene(self.z[places], labels, itself), self.rows[places].to(device)
+
+    def evaluate(self) -> Evaluation:
+        """Clean scores of the same queries in the same gallery."""
+        labels = self.data.labels[self.rows].to(self.z.device)
+        return evaluate_embeddings(self.metric, self.system.gallery, self.z, labels, self.itself, seed=self.seed)
+
+
+def stage(metric: DeepMetric, data: ImageSet, *, seed: int = 0, queries: int | None = None) -> Stage:
+    """Embed the gallery and choose the queries: all of them, or a random subset that depends on the seed alone.
+
+    Raises:
+        ValueError: for an empty split, or a number of queries outside 1 … all.
+    """
+    everything = data.split.query
+    if len(everything) == 0 or len(data.split.gallery) < 2:
+        raise ValueError(f"{data.name}: the test split has {len(everything)} queries and {len(data.split.gallery)} gallery items.")
+    if queries is not None and not 1 <= queries <= len(everything):
+        raise ValueError(f"--queries must be 1 … {len(everything)} for {data.name}, got {queries}.")
+    order = Draws(seed, "queries").bits("subset", everything).argsort()
+    rows = everything[order[: queries or len(order)]].sort().values
+    z = embed_all(metric, data, data.split.gallery)
+    gallery = Gallery(z, data.labels[data.split.gallery].to(z.device))
+    itself = own_rows(rows, data.split.gallery)
+    own = None if itself is None else itself.to(z.device)
+    clean = z[own] if own is not None else embed_all(metric, data, rows)
+    return Stage(metric, data, RetrievalSystem(metric.distance, gallery), rows, clean, own, seed)
+
+
+@dataclass
+class Cost:
+    """Images that went through the network, and how many of them with a gradient to the pixels."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+@contextmanager
+def counted(embedder: Embedder) -> Iterator[Cost]:
+    """Counts the passes of an embedder."""
+    cost = Cost()
+
+    def count(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        cost.forward += len(inputs[0])
+        cost.backward += len(inputs[0]) * torch.is_grad_enabled()
+
+    handle = embedder.register_forward_pre_hook(count)
+    try:
+        yield cost
+    finally:
+        handle.remove()
+
+
+def measure(
+    stage: Stage, measurement: Measurement, places: slice, *, prepared: tuple[Tensor, Scene, Tensor] | None = None
+) -> tuple[dict[str, np.ndarray], list[Check]]:
+    """One attack on one block of queries: arrays `index`, `aims`, `before/NAME`, `after/NAME`, `after_8bit/NAME`, cost."""
+    began = time.perf_counter()
+    images, scene, index = prepared or stage.block(places)
+    draws = Draws(stage.seed, "attack").under(measurement.name)
+    with counted(stage.metric.embedder) as cost:
+        outcome = measurement.attack(stage.metric, scene, images, draws=draws, index=index)
+    ball = measurement.adversary.ball
+    checks = [audit.budget_kept(measurement.name, ball, images, outcome.images)]
+    stored = audit.in_8_bit(outcome.images, ball, images)
+    in_8_bit = outcome.after
+    if not torch.equal(stored, outcome.images):
+        in_8_bit = audit.score_again(measurement.attack, stage.metric, scene, outcome, stored)
+    arrays = {"index": index, "aims": outcome.aims}
+    for when, scores in (("before", outcome.before), ("after", outcome.after), ("after_8bit", in_8_bit)):
+        arrays |= {f"{when}/{name}": values.double() for name, values in scores.items()}
+    found = {name: values.cpu().numpy() for name, values in arrays.items()}
+    if places.start == 0:  # the checks that cost passes are made on the first block
+        again = audit.score_again(measurement.attack, stage.metric, scene, outcome, outcome.images)
+        checks.append(audit.rescored(measurement.name, outcome.after, again))
+        where = (measurement.name, measurement.attack, stage.metric, scene, images, draws, index)
+        if not isinstance(measurement.adversary.search, Noise) and ball.eps > 0:
+            checks.append(audit.first_gradients(*where))
+        checks.append(audit.zero_budget(*where))
+    found["cost"] = np.array([cost.forward, cost.backward, time.perf_counter() - began])
+    return found, checks
+
+
+def benchmark(
+    metric: DeepMetric,
+    data: ImageSet,
+    profile: Profile,
+    out: Path,
+    *,
+    seed: int = 0,
+    queries: int | None = None,
+    about: Json | None = None,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> Json:
+    """Attack with every measurement of a profile and write `benchmark-PROFILE.json` and `.npz` into `out`.
+
+    Finished pieces are kept in `out/units` until the scorecard is written, so that a benchmark that was stopped
+    continues where it was. Under several processes each takes some blocks; all need the same `out`.
+
+    Args:
+        queries: how many of the query images to attack; all by default. The gallery is always complete.
+        about: what else the scorecard should say (name, defense, loss, model).
+        progress: called with pieces done, pieces in all, and what is being done.
+
+    Returns:
+        The scorecard.
+
+    Raises:
+        ValueError: for embeddings that cannot be ranked, or pixels outside [0, 1].
+        Interrupted: after SIGINT or SIGTERM, with all finished pieces saved.
+    """
+    state = PartialState(cpu=device_of(metric).type == "cpu")
+    began = time.perf_counter()
+    made_with = provenance(seed, device_of(metric))
+    weights = audit.weights_digest(metric.embedder)
+    was_training = metric.embedder.training
+    ready = stage(metric, data, seed=seed, queries=queries)
+    units = out / "units" / _digest(weights, data.fingerprint(), profile_to_json(profile), seed, ready.rows, made_with)
+    blocks = [slice(i, min(i + profile.batch, len(ready.rows))) for i in range(0, len(ready.rows), profile.batch)]
+    total = len(blocks) * len(profile.measurements)
+    done = 0
+    with stop_signals() as stopped:
+        for number in range(state.process_index, len(blocks), state.num_processes):
+            prepared = None
+            for measurement in profile.measurements:
+                file = units / f"{number:05d}-{profile.measurements.index(measurement):02d}.npz"
+                if not file.exists():
+                    prepared = prepared or ready.block(blocks[number])
+                    progress(done, total, measurement.name)
+                    arrays, checks = measure(ready, measurement, blocks[number], prepared=prepared)
+                    arrays["checks"] = np.array(json.dumps([c.as_json() for c in checks]))
+                    write_with(file, lambda part, arrays=arrays: _save_npz(part, arrays))
+                done += state.num_processes
+                if stopped():
+                    raise Interrupted("the same command continues where it stopped")
+    progress(total, total, "scorecard")
+    state.wait_for_everyone()
+    path = out / f"benchmark-{profile.name}.json"
+    if state.is_main_process:
+        found = {m.name: _gathered(units, i, len(blocks)) for i, m in enumerate(profile.measurements)}
+        evaluation = ready.evaluate()
+        checks = _model_checks(ready, evaluation, weights) + [c for _, own in found.values() for c in own]
+        arrays = {name: own for name, (own, _) in found.items()}
+        card = scorecard(profile, arrays, evaluation, checks, metric, data, seed)
+        card |= about or {}
+        card["cost"] |= {"seconds": round(time.perf_counter() - began, 2), "seconds_floor": _floor_seconds(ready, profile)}
+        card["model_was_in_training_mode"] = was_training
+        card["provenance"] = made_with | {"end": now(), "data": data.fingerprint(), "weights": weights}
+        write_with(out / f"benchmark-{profile.name}.npz", lambda part: _save_npz(part, _per_query(arrays)))
+        write_json(path, card)
+        shutil.rmtree(out / "units", ignore_errors=True)
+    state.wait_for_everyone()
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _save_npz(part: Path, arrays: dict[str, np.ndarray]) -> None:
+    with part.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options
+
+
+def _digest(weights: str, data: str, profile: Json, seed: int, rows: Tensor, made_with: Json) -> str:
+    what = [weights, data, json.dumps(profile), seed, rows.tolist(), made_with["robustdml"], made_with["device"]]
+    return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+
+
+def _gathered(units: Path, measurement: int, blocks: int) -> tuple[dict[str, np.ndarray], list[Check]]:
+    """All blocks of one measurement, concatenated; their checks."""
+    parts: list[dict[str, np.ndarray]] = []
+    checks: list[Check] = []
+    for number in range(blocks):
+        with np.load(units / f"{number:05d}-{measurement:02d}.npz") as archive:
+            part = {name: archive[name] for name in archive.files}
+        checks += [Check(**c) for c in json.loads(str(part.pop("checks")))]
+        parts.append(part)
+    joined = {name: np.concatenate([p[name] for p in parts]) for name in parts[0] if name != "cost"}
+    joined["cost"] = np.sum([p["cost"] for p in parts], axis=0)
+    return joined, checks
+
+
+def _per_query(arrays: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The content of the scorecard's npz: queries, and every number of every attack per query."""
+    first = next(iter(arrays.values()))
+    found = {"queries": first["index"]}
+    for attack, own in arrays.items():
+        found |= {f"{attack}/{name}": values for name, values in own.items() if name not in ("index", "cost")}
+    return found
+
+
+def _model_checks(ready: Stage, evaluation: Evaluation, weights: str) -> list[Check]:
+    images, scene, _ = ready.block(slice(0, 64))
+    embedder = ready.metric.embedder
+    labels = ready.system.gallery.labels
+    chance = float((labels.bincount().double() / len(labels)).square().sum())
+    return [
+        audit.evaluation_mode(embedder),
+        audit.deterministic(ready.metric, images),
+        audit.alone_or_together(ready.metric, images, scene.clean),
+        audit.collapse(evaluation.embedding, evaluation.scores["recall@1"], chance),
+        audit.saturation(ready.metric, ready.system.gallery.z),
+        audit.weights_kept(weights, audit.weights_digest(embedder)),
+    ]
+
+
+def _floor_seconds(ready: Stage, profile: Profile) -> float:
+    """What forwards and input gradients alone would have cost: time of one block, extrapolated (median of three)."""
+    images, *_ = ready.block(slice(0, profile.batch))
+    runner = Adversary(Linf(0.0), Pgd(1, 0.0))
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        runner(ready.metric.embedder, images, lambda z, unit, step: z.sum(dim=1), draws=Draws(0), index=torch.arange(len(images)))
+        middle = time.perf_counter()
+        ready.metric.embed(images)
+        times.append((middle - start, time.perf_counter() - middle))
+    gradient, forward = np.median(np.array(times), axis=0) / len(images)
+    steps = [getattr(m.adversary.search, "steps", 0) for m in profile.measurements]
+    return round(float(sum(s * gradient + 2 * forward for s in steps) * len(ready.rows)), 2)
+
+
+def component_values(attack: str, after: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The components of ERS that an attack feeds, per query, 0 … 100."""
+    return {
+        name: np.asarray(normalised(name, after[c.score] * (100 if c.percent else 1)))
+        for name, c in COMPONENTS.items()
+        if c.attack == attack and c.score in after
+    }
+
+
+def bootstrap(values: np.ndarray, seed: int) -> list[float]:
+    """95 % percentile interval of the mean of per-query values [q]; NaN entries are left out."""
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return [math.nan, math.nan]
+    generator = np.random.default_rng(seed)
+    means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)]
+    return [float(v) for v in np.percentile(means, [2.5, 97.5])]
+
+
+def scorecard(
+    profile: Profile,
+    arrays: dict[str, dict[str, np.ndarray]],
+    evaluation: Evaluation,
+    checks: list[Check],
+    metric: DeepMetric,
+    data: ImageSet,
+    seed: int,
+) -> Json:
+    """Everything the per-query numbers of a profile add up to."""
+    attacks: dict[str, Any] = {}
+    components: dict[str, np.ndarray] = {}
+    for m in profile.measurements:
+        own = arrays[m.name]
+        after = {n.removeprefix("after/"): v for n, v in own.items() if n.startswith("after/")}
+        values = component_values(m.name, after)
+        components |= values
+        attacks[m.name] = {
+            **{when: _means(own, when) for when in ("before", "after", "after_8bit")},
+            "component": {name: float(np.nanmean(v)) for name, v in values.items()},
+            "interval": {name: bootstrap(v, seed) for name, v in values.items()},
+            **adversary_fields(m.adversary),
+            "perturbs": m.goal.perturbs,
+            "goal": asdict(m.goal) | {"type": type(m.goal).__name__},  # type: ignore[call-overload]  # goals are dataclasses
+            "units": "prank: percentile rank 0..1; recall and retain: share of queries; cosine; shift: distance",
+            "seconds": round(float(own["cost"][2]), 2),
+        }
+    defined = profile.has_ers and not isinstance(metric.distance, Euclidean)
+    merged = _merged(checks)
+    card: dict[str, Any] = {
+        "schema": SCHEMA,
+        "profile": profile.name,
+        "published_protocol": profile.published,
+        "ers": ers({n: float(np.nanmean(v)) for n, v in components.items()}) if defined else None,
+        "ers_interval": bootstrap(np.mean([components[n] for n in COMPONENTS], axis=0), seed) if defined else None,
+        "clean": evaluation.scores,
+        "attacks": attacks,
+        "worst_case_recall@1": _worst_case(arrays),
+        "queries": evaluation.queries,
+        "gallery": evaluation.gallery,
+        "classes": evaluation.classes,
+        "lonely_queries": evaluation.lonely,
+        "dataset": data.name,
+        "distance": type(metric.distance).__name__,
+        "embedding": evaluation.embedding,
+        "threat_model": adversary_fields(profile.measurements[0].adversary)
+        | {"perturbs": "one image at a time; the gallery stays clean", "knowledge": "model, gallery and labels (white box)"},
+        "checks": {c.name: {"ok": c.ok, "value": c.value, "message": c.message} for c in merged},
+        "flags": [c.as_flag() for c in merged if not c.ok],
+        "unreliable": any(not c.ok for c in merged),
+        "cost": {
+            "forward": int(sum(own["cost"][0] for own in arrays.values())) + evaluation.gallery,
+            "backward": int(sum(own["cost"][1] for own in arrays.values())),
+        },
+        "seed": seed,
+    }
+    if not defined:
+        card["ers_undefined"] = ERS_UNDEFINED if profile.has_ers else "the profile does not measure all ten components"
+    return card
+
+
+def _means(own: dict[str, np.ndarray], when: str) -> dict[str, float]:
+    return {n.removeprefix(when + "/"): float(np.nanmean(v)) for n, v in own.items() if n.startswith(when + "/")}
+
+
+def _merged(checks: list[Check]) -> list[Check]:
+    """One check of each name: the worst."""
+    by_name: dict[str, Check] = {}
+    for check in checks:
+        by_name[check.name] = check.worse(by_name[check.name]) if check.name in by_name else check
+    return list(by_name.values())
+
+
+def _worst_case(arrays: dict[str, dict[str, np.ndarray]]) -> float | None:
+    """Share of queries whose recall@1 survives ES, LTM and corrected GTM all; `None` if one was not measured.
+
+    Strict profiles attack the corrected target under the name GTM itself.
+    """
+    names = [n if n in arrays else n.removesuffix("-corrected") for n in WORST_CASE]
+    if any(n not in arrays for n in names):
+        return None
+    survived = np.min([arrays[n]["after/recall@1"] for n in names], axis=0)
+    return float(np.nanmean(survived))
+
+
+def adversary_fields(adversary: Adversary) -> dict[str, Any]:
+    """Norm, radius and search settings of an adversary, for result files."""
+    search = asdict(adversary.search)  # type: ignore[call-overload]  # searches are dataclasses
+    return {"norm": type(adversary.ball).__name__.lower(), "eps": adversary.ball.eps, "search": type(adversary.search).__name__, **search}
