@@ -1,4 +1,4 @@
-"""Shape checks at run time, reproducible property tests, and the option that points the golden tests at another directory."""
+"""Shape checks at run time, repeatable property tests, and the option that points golden tests at another directory."""
 
 from pathlib import Path
 

@@ -64,7 +64,9 @@ def test_leading_dimensions_are_a_batch(distance):
     a, b = some(12).reshape(3, 4, 5), some(6, seed=1).reshape(3, 2, 5)
     expected = torch.stack([distance.matrix(u, v) for u, v in zip(a, b)])
     torch.testing.assert_close(distance.matrix(a, b), expected, atol=1e-12, rtol=0)
-    torch.testing.assert_close(distance.pairs(a, a.flip(0)).flatten(), distance.pairs(a.flatten(0, 1), a.flip(0).flatten(0, 1)))
+    torch.testing.assert_close(
+        distance.pairs(a, a.flip(0)).flatten(), distance.pairs(a.flatten(0, 1), a.flip(0).flatten(0, 1))
+    )
 
 
 @ALL
@@ -78,7 +80,9 @@ def test_a_nudge_is_added_to_the_second_argument(distance):
     a, b, nudge = unit(some(1)[0].tolist()), unit(some(1, seed=1)[0].tolist()), [0.1, -0.2, 0.0, 0.3, 0.1]
     moved = [y + n for y, n in zip(b, nudge)]
     found = distance.pairs(*(torch.tensor([v], dtype=torch.float64) for v in (a, b, nudge)))
-    expected = euclidean(a, moved, 1e-6) if isinstance(distance, (Euclidean, Spherical)) else LITERAL[distance](a, moved)
+    expected = (
+        euclidean(a, moved, 1e-6) if isinstance(distance, (Euclidean, Spherical)) else LITERAL[distance](a, moved)
+    )
     assert abs(float(found) - expected) < 1e-12
 
 

@@ -168,6 +168,17 @@ def budget_kept(name: str, ball: Ball, images: Tensor, found: Tensor) -> Check:
     return Check("budget", ok, size, message)
 
 
+def finite_embeddings(name: str, outcome: Outcome) -> Check:
+    """B8: the model must give every adversarial image an embedding."""
+    lost = float((~torch.isfinite(outcome.after["shift"])).float().mean())
+    ok = lost == 0
+    message = f"{name}: {100 * lost:.1f} % of adversarial images have a NaN or infinite embedding" + (
+        "" if ok else ". Scores of such images mean nothing; find the layer that overflows (a division by a norm or a "
+        "variance of zero) and give it a floor."
+    )
+    return Check("finite_embeddings", ok, lost, message)
+
+
 def zero_budget(
     name: str, attack: Attack, metric: DeepMetric, scene: Scene, images: Tensor, draws: Draws, index: Int[Tensor, "b"]
 ) -> Check:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -31,7 +32,7 @@ class Distance(Protocol):
         """
         ...
 
-    def against(self, b: Float[Tensor, "n d"]) -> Callable[[Float[Tensor, "m d"]], Float[Tensor, "m n"]]:
+    def against(self, b: Float[Tensor, "n d"]) -> "ToRows":
         """`matrix(., b)` for many calls: what depends on `b` alone is computed once."""
         ...
 
@@ -44,14 +45,94 @@ def _normalise(z: Tensor) -> Tensor:
     return F.normalize(z, dim=-1, eps=1e-12)
 
 
-def _euclidean(a: Tensor, b: Tensor, a_squared: Tensor | float, b_squared: Tensor | float) -> Tensor:
-    tiny = 1e-30  # below it the clamp stops the gradient, which would be infinite at coincidence
-    product = a @ b.mT
-    return (a_squared + b_squared - 2 * product).clamp_min(tiny).sqrt()
-
-
 def _squared_norms(z: Tensor) -> Tensor:
     return z.square().sum(dim=-1)
+
+
+_TINY = 1e-30
+"""Squared distances are floored here; the floor stops the gradient, which would be infinite at coincidence."""
+
+
+def _euclidean(a: Tensor, b: Tensor, a_squared: Tensor | float, b_squared: Tensor | float) -> Tensor:
+    return (a_squared + b_squared - 2 * (a @ b.mT)).clamp_min(_TINY).sqrt()
+
+
+Weigh = Callable[[Float[Tensor, "m n"]], Float[Tensor, "m n"]]
+"""Distances -> the weights with which they are summed; it sees constants and may overwrite nothing."""
+
+
+@runtime_checkable
+class ToRows(Protocol):
+    """Distances to fixed rows b, for attacks that ask at every step."""
+
+    def __call__(self, a: Float[Tensor, "m d"]) -> Float[Tensor, "m n"]:
+        """`matrix(a, b)`."""
+        ...
+
+    def weighted_sum(self, a: Float[Tensor, "m d"], weigh: Weigh) -> Float[Tensor, "m"]:
+        """sum_n w_n d(a, b_n) with w = weigh(d) held constant: two products, nothing else of size m x n kept."""
+        ...
+
+
+class _EuclideanSum(torch.autograd.Function):
+    """sum_n w_n ||u - x_n|| and its gradient sum_n w_n (u - x_n) / ||u - x_n||, computed in one go."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, rows: Tensor, rows_squared: Tensor, weigh: Weigh) -> Tensor:
+        squared = torch.addmm(rows_squared, u, rows.T, alpha=-2).add_(_squared_norms(u)[:, None])
+        d = squared.clamp_min_(_TINY).sqrt_()
+        weights = weigh(d)
+        value = torch.linalg.vecdot(d, weights)
+        pull = torch.where(d > _TINY**0.5, weights / d, 0)
+        ctx.save_for_backward(pull.sum(dim=1, keepdim=True) * u - pull @ rows)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        (slope,) = ctx.saved_tensors
+        return gradient[:, None] * slope, None, None, None
+
+
+@dataclass(frozen=True, eq=False)
+class _ToEuclideanRows:
+    """Euclidean distances after `place` (the identity, or normalisation)."""
+
+    place: Callable[[Tensor], Tensor]
+    rows: Float[Tensor, "n d"]
+    squared: Float[Tensor, "1 n"]
+
+    def __call__(self, a: Float[Tensor, "m d"]) -> Float[Tensor, "m n"]:
+        u = self.place(a)
+        if u.requires_grad and torch.is_grad_enabled():
+            return _euclidean(u, self.rows, _squared_norms(u)[:, None], self.squared)
+        squared = torch.addmm(self.squared, u, self.rows.T, alpha=-2).add_(_squared_norms(u)[:, None])
+        return squared.clamp_min_(_TINY).sqrt_()
+
+    def weighted_sum(self, a: Float[Tensor, "m d"], weigh: Weigh) -> Float[Tensor, "m"]:
+        return _EuclideanSum.apply(self.place(a), self.rows, self.squared, weigh)
+
+
+@dataclass(frozen=True, eq=False)
+class _ToProductRows:
+    """offset - <u, x_n> after `place`."""
+
+    place: Callable[[Tensor], Tensor]
+    rows: Float[Tensor, "n d"]
+    offset: float
+
+    def __call__(self, a: Float[Tensor, "m d"]) -> Float[Tensor, "m n"]:
+        return self.offset - self.place(a) @ self.rows.T
+
+    def weighted_sum(self, a: Float[Tensor, "m d"], weigh: Weigh) -> Float[Tensor, "m"]:
+        u = self.place(a)
+        with torch.no_grad():
+            weights = weigh(self.offset - u @ self.rows.T)
+            total, pulled = self.offset * weights.sum(dim=1), weights @ self.rows
+        return total - (u * pulled).sum(dim=1)
+
+
+def _as_is(z: Tensor) -> Tensor:
+    return z
 
 
 @dataclass(frozen=True)
@@ -68,10 +149,9 @@ class Euclidean:
         """||a - b + 1e-6||_2 row by row."""
         return (a - (b + nudge) + _OFFSET).square().sum(dim=-1).sqrt()
 
-    def against(self, b: Float[Tensor, "n d"]) -> Callable[[Float[Tensor, "m d"]], Float[Tensor, "m n"]]:
+    def against(self, b: Float[Tensor, "n d"]) -> ToRows:
         """`matrix(., b)` with the norms of `b` computed once."""
-        b_squared = _squared_norms(b)[None, :]
-        return lambda a: _euclidean(a, b, _squared_norms(a)[:, None], b_squared)
+        return _ToEuclideanRows(_as_is, b, _squared_norms(b)[None, :])
 
     def resolution(self, b: Float[Tensor, "n d"]) -> float:
         """Relative to the mean norm."""
@@ -92,10 +172,10 @@ class Spherical:
         """||a - b + 1e-6||_2 of the unit vectors, row by row."""
         return Euclidean().pairs(_normalise(a), _normalise(b), nudge)
 
-    def against(self, b: Float[Tensor, "n d"]) -> Callable[[Float[Tensor, "m d"]], Float[Tensor, "m n"]]:
+    def against(self, b: Float[Tensor, "n d"]) -> ToRows:
         """`matrix(., b)` with `b` normalised once."""
         unit = _normalise(b)
-        return lambda a: _euclidean(_normalise(a), unit, 1.0, 1.0)
+        return _ToEuclideanRows(_normalise, unit, _squared_norms(unit)[None, :])
 
     def resolution(self, b: Float[Tensor, "n d"]) -> float:
         """Absolute: the sphere has radius one."""
@@ -116,10 +196,9 @@ class Cosine:
         """Row by row; norms are floored at 1e-8. No offset is needed: the gradient vanishes at coincidence."""
         return 1 - F.cosine_similarity(_normalise(a), _normalise(b) + nudge, dim=-1, eps=1e-8)
 
-    def against(self, b: Float[Tensor, "n d"]) -> Callable[[Float[Tensor, "m d"]], Float[Tensor, "m n"]]:
+    def against(self, b: Float[Tensor, "n d"]) -> ToRows:
         """`matrix(., b)` with `b` normalised once."""
-        unit = _normalise(b)
-        return lambda a: 1 - _normalise(a) @ unit.T
+        return _ToProductRows(_normalise, _normalise(b), 1.0)
 
     def resolution(self, b: Float[Tensor, "n d"]) -> float:
         """Absolute: the sphere has radius one."""
@@ -140,9 +219,9 @@ class Dot:
         """Row by row."""
         return -(a * (b + nudge)).sum(dim=-1)
 
-    def against(self, b: Float[Tensor, "n d"]) -> Callable[[Float[Tensor, "m d"]], Float[Tensor, "m n"]]:
+    def against(self, b: Float[Tensor, "n d"]) -> ToRows:
         """`matrix(., b)`; nothing depends on `b` alone."""
-        return lambda a: self.matrix(a, b)
+        return _ToProductRows(_as_is, b, 0.0)
 
     def resolution(self, b: Float[Tensor, "n d"]) -> float:
         """Relative to the mean squared norm."""

@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from robustdml.data.errors import PixelError
 from robustdml.data.images import ImageSet
 from robustdml.deep_metric import DeepMetric
 from robustdml.metrics import cluster, nmi, retrieval_scores
-from robustdml.ranking import Gallery
+from robustdml.ranking import Gallery, precise
 
 BATCH = 128
 
@@ -24,12 +25,12 @@ def images_on(data: ImageSet, index: Int[Tensor, "b"], device: torch.device) -> 
     """Images of a data set on a device.
 
     Raises:
-        ValueError: if pixels leave [0, 1] by more than 1e-6: the budget of every attack would be meaningless.
+        PixelError: if pixels leave [0, 1] by more than 1e-6: the budget of every attack would be meaningless.
     """
     images = data.batch(index)
     low, high = float(images.min()), float(images.max())
     if not (low >= -1e-6 and high <= 1 + 1e-6):
-        raise ValueError(
+        raise PixelError(
             f"{data.name}: pixels must be in [0, 1], found {low:.4g} … {high:.4g}. Divide by the largest value in the "
             "data set, and put any mean/std normalisation inside the embedder (robustdml.models.normalise)."
         )
@@ -136,6 +137,7 @@ def collapse_statistics(metric: DeepMetric, z: Float[Tensor, "n d"], *, sample: 
 
 def effective_rank(z: Float[Tensor, "n d"]) -> float:
     """exp of the entropy of the normalised singular values of the centred rows; 0 if all rows are equal."""
+    z = precise(z)  # in float32 the mean of equal rows need not equal them
     values = torch.linalg.svdvals(z - z.mean(dim=0))
     total = float(values.sum())
     if not total > 1e-7 * float(z.norm(dim=1).max().clamp_min(1e-30)):

@@ -54,7 +54,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file completely or not at all; NaN is written as null."""
-    write_text(path, json.dumps(_finite(value), indent=1) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """One JSON document; NaN is written as null."""
+    return json.dumps(_finite(value), indent=1) + "\n"
 
 
 def _finite(value: Any) -> Any:
@@ -70,4 +75,7 @@ def _finite(value: Any) -> Any:
 def write_with(path: Path, save: Callable[[Path], object]) -> None:
     """Write through a library's own saving function, completely or not at all."""
     with beside(path) as part:
-        save(part)
+        try:
+            save(part)
+        except RuntimeError as error:  # how torch reports a full disk
+            raise OSError(str(error)) from error

@@ -1,5 +1,6 @@
 """Stopping between two batches instead of in the middle of one."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +21,8 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         if caught:
             raise KeyboardInterrupt
         caught.append(number)
-        print("stopping after this batch; press again to stop without saving", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # one of several processes speaks
+            print("stopping after this batch; press again to stop without saving", file=sys.stderr)
 
     try:
         before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}

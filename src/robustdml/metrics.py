@@ -1,6 +1,9 @@
 """Retrieval metrics: one number per query, all from one streamed pass over queries x gallery."""
 
+import warnings
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +13,9 @@ from torch import Tensor
 
 from robustdml.distance import Cosine, Distance, Spherical
 from robustdml.ranking import BUDGET, distances_to, precise, query_blocks
+
+IN_FLIGHT = 2
+"""Blocks that wait to be sorted and scored while the next is computed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,16 +62,17 @@ def average_precision(matches: np.ndarray, cut: int) -> np.ndarray:
 def _order(d: Tensor, same: Tensor, resolution: float) -> np.ndarray:
     """Match indicators in ranking order [q, n]; among ties the other classes come first.
 
-    Distance and match bit share one integer key, so that a plain value sort (vectorised in numpy) orders both.
+    Distance and match bit share one integer key, so that a plain value sort (vectorised in numpy) orders both. `d` is
+    used up.
     """
-    steps = d / resolution
-    steps -= steps.amin(dim=1, keepdim=True)
-    keys = steps.clamp_(max=2.0**52).to(torch.int64).mul_(2).add_(same)
+    d.sub_(d.amin(dim=1, keepdim=True)).div_(max(resolution, torch.finfo(d.dtype).tiny))  # a gallery of zeros has 0
+    keys = d.clamp_(max=2.0**52).to(torch.int64).mul_(2).add_(same)
     if d.device.type != "cpu":
         return (keys.sort(dim=1).values & 1).bool().cpu().numpy()
     array = keys.numpy()
     array.sort(axis=1)
-    return (array & 1).astype(bool)
+    array &= 1
+    return array.astype(bool)
 
 
 def retrieval_scores(
@@ -84,11 +91,15 @@ def retrieval_scores(
         itself: each query's own row in the gallery, which it does not retrieve.
         budget: bytes for one block of queries x gallery.
     """
-    found = [
-        _score(matches, matches.sum(axis=1))
-        for matches in _rankings(distance, queries, query_labels, gallery, gallery_labels, itself, budget)
-    ]
-    scores = torch.from_numpy(np.concatenate(found, axis=1)) if found else torch.zeros(5, 0, dtype=torch.float64)
+    found: deque[Future[np.ndarray]] = deque()
+    finished: list[np.ndarray] = []
+    with ThreadPoolExecutor() as others:  # numpy sorts and scores one block while torch computes the next
+        for d, same, resolution in _blocks(distance, queries, query_labels, gallery, gallery_labels, itself, budget):
+            found.append(others.submit(lambda d, same, r: _score(_order(d, same, r)), d, same, resolution))
+            if len(found) > IN_FLIGHT:
+                finished.append(found.popleft().result())
+    finished += [future.result() for future in found]
+    scores = torch.from_numpy(np.concatenate(finished, axis=1)) if finished else torch.zeros(5, 0, dtype=torch.float64)
     return RetrievalScores(*scores.unbind(0))
 
 
@@ -102,10 +113,11 @@ def ranking_matches(
     itself: Int[Tensor, "q"] | None = None,
 ) -> np.ndarray:
     """Which places of each ranking hold the query's class [q, n], for metrics of one's own; the whole matrix of bits."""
-    return np.concatenate(list(_rankings(distance, queries, query_labels, gallery, gallery_labels, itself, BUDGET)))
+    blocks = _blocks(distance, queries, query_labels, gallery, gallery_labels, itself, BUDGET)
+    return np.concatenate([_order(d, same, resolution) for d, same, resolution in blocks])
 
 
-def _rankings(
+def _blocks(
     distance: Distance,
     queries: Tensor,
     query_labels: Tensor,
@@ -113,43 +125,45 @@ def _rankings(
     gallery_labels: Tensor,
     itself: Tensor | None,
     budget: int,
-) -> Iterator[np.ndarray]:
-    """Match indicators of the rankings, block by block of queries; a query's own row comes last and never matches."""
+) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Distances, same-class masks and resolution by blocks of queries; the own row is infinitely far and no match."""
     to_gallery = distances_to(distance, gallery)
     resolution = distance.resolution(precise(gallery))
-    for block in query_blocks(len(queries), len(gallery), copies=6, budget=budget):
+    for block in query_blocks(len(queries), len(gallery), copies=3 * (IN_FLIGHT + 2), budget=budget):
         d = to_gallery(queries[block])
         same = query_labels[block, None] == gallery_labels[None, :]
         if itself is not None:
             rows = torch.arange(len(d), device=d.device)
             d[rows, itself[block]] = torch.inf
             same[rows, itself[block]] = False
-        yield _order(d, same, resolution)
+        yield d, same, resolution
 
 
-def _score(matches: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """The five scores [5, q] of rankings given as match indicators [q, n] with `relevant` [q] matches each."""
-    queries, places = matches.nonzero()
+def _score(matches: np.ndarray) -> np.ndarray:
+    """The five scores [5, q] of rankings given as match indicators [q, n]."""
+    relevant = matches.sum(axis=1)
+    flat = np.flatnonzero(matches)
     start = np.concatenate([[0], np.cumsum(relevant)[:-1]])
-    hits = np.arange(len(places)) - start[queries] + 1  # how many matches up to and including this one
-    precision = hits / (places + 1)
-    inside = places < relevant[queries]
+    query = np.repeat(np.arange(len(matches)), relevant)
+    place = flat - query * matches.shape[1]
+    precision = (np.arange(len(flat)) - start[query] + 1) / (place + 1)
+    inside = (place < relevant[query]).astype(np.float64)
 
     def summed(values: np.ndarray) -> np.ndarray:
-        return np.bincount(queries, values, minlength=len(relevant))
+        """Per query; meaningless, and masked below, where there is no match."""
+        return np.add.reduceat(np.append(values, 0.0), start)
 
-    with np.errstate(invalid="ignore", divide="ignore"):
-        r = np.where(relevant > 0, relevant, np.nan)
-        first = np.where(relevant > 0, matches.argmax(axis=1), np.nan)
-        return np.stack(
-            [
-                first,
-                summed(inside) / r,
-                summed(precision) / r,
-                summed(precision * inside) / r,
-                np.where(relevant > 0, summed(precision * (places < 10)) / 10, np.nan),
-            ]
-        )
+    first = np.append(place, 0)[start]
+    scores = np.stack(
+        [
+            first,
+            summed(inside) / np.maximum(relevant, 1),
+            summed(precision) / np.maximum(relevant, 1),
+            summed(precision * inside) / np.maximum(relevant, 1),
+            summed(precision * (place < 10)) / 10,
+        ]
+    )
+    return np.where(relevant > 0, scores, np.nan)
 
 
 def nmi(labels: Int[Tensor, "n"], clusters: Int[Tensor, "n"]) -> float:
@@ -162,7 +176,11 @@ def nmi(labels: Int[Tensor, "n"], clusters: Int[Tensor, "n"]) -> float:
 def cluster(z: Float[Tensor, "n d"], num_clusters: int, distance: Distance, *, seed: int = 0) -> Int[Tensor, "n"]:
     """k-means assignments, one run with a fixed seed: of unit vectors where only directions count, else of raw ones."""
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
     points = torch.nn.functional.normalize(z.float(), dim=1) if isinstance(distance, (Spherical, Cosine)) else z.float()
-    fitted = KMeans(min(num_clusters, len(points)), n_init=1, random_state=seed, max_iter=25).fit(points.cpu().numpy())
+    means = KMeans(min(num_clusters, len(points)), n_init=1, random_state=seed, max_iter=25)
+    with warnings.catch_warnings():  # fewer distinct points than clusters: a collapse, which the scores show
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = means.fit(points.cpu().numpy())
     return torch.from_numpy(fitted.labels_).long()

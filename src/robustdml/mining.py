@@ -13,7 +13,7 @@ from torch import Tensor
 
 from robustdml.distance import Distance
 from robustdml.draws import Draws
-from robustdml.types import Triplets
+from robustdml.types import Triplets, arange_like
 
 
 @runtime_checkable
@@ -57,6 +57,11 @@ def anchor_distances(z: Float[Tensor, "b d"], distance: Distance) -> Float[Tenso
     """Distances from the anchors to all rows, without gradient."""
     with torch.no_grad():
         return distance.matrix(z[::2], z)
+
+
+def signed_square(d: Float[Tensor, "t b"]) -> Float[Tensor, "t b"]:
+    """d |d|, which orders as d does: published miners compare squares, and distances of `Dot` may be negative."""
+    return d * d.abs()
 
 
 def draw_one(
@@ -103,7 +108,8 @@ class SemiHard:
     def negatives(self, d: Float[Tensor, "t b"], labels: Int[Tensor, "b"]) -> Bool[Tensor, "t b"]:
         """The rows from which the negative is drawn, fallbacks applied."""
         d_positive = d.gather(1, anchors_of(labels)[:, None] + 1)
-        found = ~same_class(labels) & (d_positive.square() < d.square()) & (d_positive - d + self.margin > 0)
+        farther = signed_square(d_positive) < signed_square(d)
+        found = ~same_class(labels) & farther & (d_positive - d + self.margin > 0)
         return fall_back(found, other_class(labels))
 
     def __call__(
@@ -129,13 +135,13 @@ class SoftHard:
     ) -> tuple[Bool[Tensor, "t b"], Bool[Tensor, "t b"]]:
         """The rows from which positive and negative are drawn, fallbacks applied."""
         same = same_class(labels)
-        squared, infinity = d.square(), torch.inf
-        nearest_negative = squared.masked_fill(same, infinity).amin(dim=1, keepdim=True)
-        farthest_positive = squared.masked_fill(~same, -infinity).amax(dim=1, keepdim=True)
+        squared, infinity = signed_square(d), torch.inf
         itself = torch.arange(len(labels), device=d.device)[None, :] == anchors_of(labels)[:, None]
         of_class = same if self.fallback == "as-published" else fall_back(same & ~itself, same)
-        of_class = torch.where((~same).any(dim=1, keepdim=True), of_class, partner(labels))
-        positives = fall_back(same & (squared > nearest_negative), of_class)
+        nearest_negative = squared.masked_fill(same, infinity).amin(dim=1, keepdim=True)
+        farthest_positive = squared.masked_fill(~of_class, -infinity).amax(dim=1, keepdim=True)
+        hard = of_class & (squared > nearest_negative)
+        positives = fall_back(hard, torch.where((~same).any(dim=1, keepdim=True), of_class, partner(labels)))
         negatives = fall_back(~same & (squared < farthest_positive), other_class(labels))
         return positives, negatives
 
@@ -241,7 +247,7 @@ class RandomTriplet:
             raise ValueError(f"RandomTriplet found no triplet in a batch of {len(labels)} rows. Use a larger batch.")
         counter = index[:1]
         if bool((population[:, 0] == population[:, 1]).all()):
-            taken = draws.one_of("triplet", index, population[:, 0][None, :] == torch.arange(len(labels))[:, None])
+            taken = draws.one_of("triplet", index, population[:, 0][None, :] == arange_like(labels)[:, None])
         elif len(population) >= len(labels):
             taken = draws.permutation("triplet", counter, len(population))[0, : len(labels)]
         else:

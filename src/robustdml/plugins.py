@@ -3,12 +3,55 @@
 A package adds a class with an entry point in the group of the noun, e.g. `[project.entry-points."robustdml.losses"]`.
 """
 
-from collections.abc import Mapping
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from robustdml.serial import nearest
 
 
 @cache
 def installed(noun: str) -> Mapping[str, type]:
-    """Classes that other packages offer in the entry-point group `robustdml.<noun>`."""
-    return {point.name: point.load() for point in entry_points(group=f"robustdml.{noun}")}
+    """Classes that other packages offer in the entry-point group `robustdml.<noun>`.
+
+    Raises:
+        ImportError: naming the plug-in and its package, if one does not load.
+    """
+    return {point.name: _loaded(point) for point in entry_points(group=f"robustdml.{noun}")}
+
+
+def from_module(text: str) -> Callable[..., Any]:
+    """The callable of a `module:callable`; the current folder is searched for the module too.
+
+    Raises:
+        ValueError: if there is no such module, or no such callable in it.
+    """
+    module, _, name = text.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = vars(importlib.import_module(module))
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{text}: {error}. Give an importable module and a callable, e.g. mymodels:resnet for mymodels.py in the "
+            "current folder."
+        ) from error
+    if not callable(found.get(name)):
+        known = [n for n, v in found.items() if callable(v) and n[0] != "_"]
+        raise ValueError(f"{text}: {module} has no callable {name!r}. {nearest(name, known)}")
+    return found[name]
+
+
+def _loaded(point: EntryPoint) -> type:
+    try:
+        return point.load()
+    except Exception as error:
+        package = point.dist.name if point.dist else "an installed package"
+        raise ImportError(
+            f"the plug-in {point.name!r} ({point.value}) of {package} does not load: {type(error).__name__}: {error}. "
+            f"Repair it, or remove it with: pip uninstall {package}"
+        ) from error

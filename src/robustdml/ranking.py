@@ -7,6 +7,7 @@ tied. Ties count against the defender: a wrong item tied with a right one comes 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -17,12 +18,16 @@ BUDGET = 256 * 2**20
 """Bytes that one block of the queries x gallery matrix may take, with what is derived from it."""
 
 
+class NotFiniteError(FloatingPointError, ValueError):
+    """Embeddings that are NaN or infinite and cannot be ranked."""
+
+
 @dataclass(frozen=True, eq=False)
 class Gallery:
     """Embeddings to be ranked, with their classes.
 
     Raises:
-        ValueError: if an embedding is NaN or infinite.
+        NotFiniteError: if an embedding is NaN or infinite.
     """
 
     z: Float[Tensor, "n d"]
@@ -31,7 +36,7 @@ class Gallery:
     def __post_init__(self) -> None:
         if not bool(torch.isfinite(self.z).all()):
             bad = (~torch.isfinite(self.z).all(dim=1)).nonzero()[:, 0]
-            raise ValueError(
+            raise NotFiniteError(
                 f"{len(bad)} of {len(self.z)} embeddings are NaN or infinite (first at row {int(bad[0])}). "
                 "Nothing can be ranked with them; check the weights, or lower the learning rate and train again."
             )
@@ -83,6 +88,13 @@ def neighbours(
             d.scatter_(1, itself[block, None], torch.inf)
         found.append(torch.topk(d, k, dim=1, largest=False))
     return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+
+
+def sorted_rows(x: Tensor) -> Tensor:
+    """Each row in ascending order: values alone, for which numpy's vectorised sort is many times faster on a CPU."""
+    if x.device.type != "cpu":
+        return x.sort(dim=-1).values
+    return torch.from_numpy(np.sort(x.numpy(), axis=-1))
 
 
 def rank_of(

@@ -121,7 +121,7 @@ def component_types() -> dict[str, type]:
     """Every class a recipe or profile file may name."""
     table: dict[str, type] = {c.__name__: c for c in (Recipe, Adam, Validation, Spc2, Adversary, RunReference)}
     for noun, own in NOUNS.items():
-        table |= {cls.__name__: cls for cls in own.values()} | installed(noun)
+        table |= {**{cls.__name__: cls for cls in own.values()}, **installed(noun)}
     return table
 
 

@@ -5,9 +5,9 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import robustdml
+from robustdml.command import COMMAND
 from robustdml.data.errors import DataError
 from robustdml.deep_metric import DeepMetric
 from robustdml.files import OutputError, write_json, write_text, write_with
@@ -39,7 +40,7 @@ def provenance(seed: int, device: torch.device) -> Json:
         "robustdml": robustdml.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "command": " ".join(["robustdml", *sys.argv[1:]]) if "robustdml" in sys.argv[0] else "python API",
+        "command": COMMAND.get(),
         "seed": seed,
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
@@ -67,6 +68,18 @@ def _commit() -> str | None:
     return done.stdout.strip()
 
 
+def described(recipe: Recipe) -> Json:
+    """What a scorecard says about the model it measured."""
+    return {
+        "name": recipe.name,
+        "dataset": recipe.data.name,
+        "model": type(recipe.model).__name__,
+        "loss": type(recipe.loss).__name__,
+        "defense": type(recipe.defense).__name__,
+        "note": recipe.note,
+    }
+
+
 def build(recipe: Recipe, shape: tuple[int, int, int]) -> Embedder:
     """A freshly initialised embedder, the same for every equal seed; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
@@ -84,7 +97,14 @@ def save_weights(path: Path, embedder: Embedder, loss: object) -> None:
     tensors = {name: t.detach().contiguous().cpu() for name, t in embedder.state_dict().items()}
     if isinstance(loss, nn.Module):
         tensors |= {f"loss.{name}": t.detach().contiguous().cpu() for name, t in loss.state_dict().items()}
-    write_with(path, lambda part: save_file(tensors, part, metadata={"robustdml": robustdml.__version__}))
+
+    def save(part: Path) -> None:
+        try:
+            save_file(tensors, part, metadata={"robustdml": robustdml.__version__})
+        except SafetensorError as error:  # how it reports a full disk
+            raise OSError(str(error)) from error
+
+    write_with(path, save)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -176,14 +196,14 @@ def checkpoint(target: Path) -> Checkpoint:
     """The checkpoint of a run folder (its best one if its recipe chooses, else the last) or of a checkpoint folder.
 
     Raises:
-        DataError: if there is none.
+        DataError: if there is none, or its recipe is damaged.
     """
     if not target.is_dir():
         raise DataError(f"{target}: no such folder. Give a run folder, or a folder with {WEIGHTS} and recipe.json.")
     if (target / WEIGHTS).exists():
         own, above = target / "recipe.json", target.resolve().parents[1] / "recipe.json"
-        return Checkpoint(target, read_recipe(own if own.exists() else above))
-    recipe = read_recipe(target / "recipe.json")
+        return Checkpoint(target, _saved_recipe(own if own.exists() else above))
+    recipe = _saved_recipe(target / "recipe.json")
     kept = "best" if recipe.validation.choose and (target / "checkpoints" / "best" / WEIGHTS).exists() else "last"
     folder = target / "checkpoints" / kept
     if not (folder / WEIGHTS).exists():
@@ -192,6 +212,14 @@ def checkpoint(target: Path) -> Checkpoint:
             f"--out {target} --resume"
         )
     return Checkpoint(folder, recipe)
+
+
+def _saved_recipe(path: Path) -> Recipe:
+    """A recipe that lies beside weights: if it cannot be read, the checkpoint is damaged."""
+    try:
+        return read_recipe(path)
+    except ValueError as error:
+        raise DataError(f"{error} The checkpoint cannot be rebuilt; copy its recipe.json from the run again.") from error
 
 
 class RunFolder:
@@ -205,6 +233,11 @@ class RunFolder:
         """A link to the newest complete checkpoint."""
         return self.path / "checkpoints" / "last"
 
+    @property
+    def begun(self) -> bool:
+        """Whether a run was started here."""
+        return (self.path / "recipe.json").exists()
+
     def begin(self, recipe: Recipe, made_with: Json) -> None:
         """Write what is known before the first step.
 
@@ -212,7 +245,7 @@ class RunFolder:
             FileExistsError: if the folder already holds a run.
             OutputError: if it cannot be written.
         """
-        if (self.path / "recipe.json").exists():
+        if self.begun:
             raise FileExistsError(
                 f"{self.path} already holds a run. Continue it with --resume, or choose another folder with --out."
             )
@@ -251,20 +284,24 @@ class RunFolder:
         folder = self.path / "checkpoints" / name
         part = folder.with_name(f".{name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        save_weights(part / WEIGHTS, embedder, loss)
-        write_json(part / "recipe.json", recipe_to_json(recipe))
-        write_with(part / STATE, lambda path: torch.save(state, path))
-        for rank, own in enumerate(ranks):
-            write_with(part / f"state-{rank}.pt", lambda path, own=own: torch.save(own, path))
+        try:
+            save_weights(part / WEIGHTS, embedder, loss)
+            write_json(part / "recipe.json", recipe_to_json(recipe))
+            write_with(part / STATE, lambda path: torch.save(state, path))
+            for rank, own in enumerate(ranks):
+                write_with(part / f"state-{rank}.pt", partial(torch.save, own))
+        except OutputError:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(part, folder)
-        before = self.last.resolve() if self.last.exists() else None
         link = self.last.with_name(".last.part")
         link.unlink(missing_ok=True)
         link.symlink_to(name)
         os.replace(link, self.last)
-        if before is not None and before != folder.resolve():
-            shutil.rmtree(before, ignore_errors=True)
+        for other in folder.parent.iterdir():  # the one before, and what a killed process left
+            if other.name not in (folder.name, self.last.name, "best") and not other.is_symlink():
+                shutil.rmtree(other, ignore_errors=True)
 
     def save_best(self, embedder: Embedder, loss: object, recipe: Recipe, why: Json) -> None:
         """The weights that validation prefers, with the figure that chose them."""

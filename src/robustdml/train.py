@@ -41,6 +41,8 @@ from robustdml.types import Batch
 LOG_EVERY = 50
 """Optimiser steps between two log entries with collapse monitors."""
 SAVE_EVERY_SECONDS = 600
+Progress = Callable[[int, int, str], None]
+"""(steps done, steps in all, how it goes), called after every step."""
 
 
 @dataclass
@@ -224,13 +226,16 @@ def train(
     resume: bool = False,
     device: str | None = None,
     report: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda done, total, what: None,
 ) -> Path:
     """Train a recipe into a run folder and return it.
 
     Args:
-        resume: continue at the newest checkpoint of `out`; the recipe saved there is used.
+        resume: continue at the newest checkpoint of `out`; the recipe saved there is used. Where a run has none yet, or
+            there is no run, it starts at the beginning.
         device: "cpu", "cuda", …; by default what accelerate finds.
-        report: receives one line of progress at a time.
+        report: receives one line at a time.
+        progress: called after every step with steps done, steps in all, and how it goes.
 
     Raises:
         DataError: if data or checkpoint are missing or damaged.
@@ -240,6 +245,8 @@ def train(
     """
     accelerator = Accelerator(cpu=device == "cpu")
     folder = RunFolder(out)
+    resume = resume and folder.begun
+    accelerator.wait_for_everyone()  # before the first process makes the folder
     if resume:
         recipe = read_recipe(out / "recipe.json")
     everything = recipe.data.load(data_root)
@@ -250,7 +257,8 @@ def train(
         "processes": accelerator.num_processes,
     }
     if resume:
-        restore(trainer, folder)
+        if folder.last.exists():
+            restore(trainer, folder)
         if accelerator.is_main_process:
             folder.cut_log(trainer.position.total)
         report(f"resuming at epoch {trainer.position.epoch}, step {trainer.position.step}")
@@ -258,7 +266,7 @@ def train(
         folder.begin(recipe, made_with)
     accelerator.wait_for_everyone()
     with stop_signals() as stopped:
-        run(trainer, folder, validation, stopped, report)
+        run(trainer, folder, validation, stopped, report, progress)
     if accelerator.is_main_process:
         folder.finish(made_with)
     return out
@@ -307,6 +315,7 @@ def run(
     validation: ImageSet | None,
     stopped: Callable[[], bool],
     report: Callable[[str], None],
+    progress: Progress,
 ) -> None:
     """Epochs until the recipe is done."""
     position, recipe = trainer.position, trainer.recipe
@@ -316,6 +325,11 @@ def run(
         for rows in trainer.batches()[position.step :]:
             logs = trainer.step(rows)
             position.step += 1
+            progress(
+                position.epoch * trainer.steps_per_epoch + position.step,
+                recipe.epochs * trainer.steps_per_epoch,
+                f"epoch {position.epoch + 1} of {recipe.epochs}, loss {logs['loss']:.4f}",
+            )
             if position.total % LOG_EVERY == 0 or position.total == 1:
                 entry = {
                     "epoch": position.epoch + position.step / trainer.steps_per_epoch,
@@ -326,7 +340,7 @@ def run(
                     "seconds": round(time.monotonic() - began, 2),
                 }
                 _check(entry)
-                warned = warned or _warn_of_collapse(entry, report)
+                warned = warned or _warn_of_collapse(entry)
                 if trainer.accelerator.is_main_process:
                     folder.log(entry)
                     report(_line(entry, recipe))
@@ -358,7 +372,7 @@ def _check(entry: dict[str, float]) -> None:
         )
 
 
-def _warn_of_collapse(entry: dict[str, float], report: Callable[[str], None]) -> bool:
+def _warn_of_collapse(entry: dict[str, float]) -> bool:
     """Say in words when the embedding shrinks to a point; rank attacks then move nothing and scores look good."""
     if entry["mean_distance"] > 0.01 and entry["effective_rank"] > 1.5:
         return False
@@ -368,7 +382,6 @@ def _warn_of_collapse(entry: dict[str, float], report: Callable[[str], None]) ->
         "robust because nothing can be ranked. Try a weaker adversary, a lower learning rate or another miner."
     )
     warnings.warn(message, stacklevel=2)
-    report("warning: " + message)
     return True
 
 

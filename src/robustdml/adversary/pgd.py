@@ -18,6 +18,11 @@ def input_gradient(energy: PixelEnergy, x: Tensor, unit: Tensor, step: int) -> T
     return gradient
 
 
+def usable(gradient: Tensor) -> Tensor:
+    """NaN becomes 0: an image must not turn into NaN and pass for a broken model; `audit` counts such gradients."""
+    return gradient.nan_to_num(nan=0.0)
+
+
 @dataclass(frozen=True)
 class Pgd:
     """x <- project(x - step_size * direction(gradient)), `steps` times; the last iterate is the result.
@@ -55,6 +60,6 @@ class Pgd:
         if self.random_start:
             x = ball.sample(centre, draws=draws, index=index)
         for step in range(self.steps):
-            gradient = input_gradient(energy, x, unit, step)
+            gradient = usable(input_gradient(energy, x, unit, step))
             x = ball.project(x - size * ball.direction(gradient), centre)
         return x

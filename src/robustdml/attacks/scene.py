@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from robustdml.distance import Distance
+from robustdml.distance import Distance, ToRows
 from robustdml.ranking import Gallery, distances_to, nearest_is_same_class, precise
 
 TOP_SHARE = 0.01
@@ -25,7 +25,7 @@ class RetrievalSystem:
     gallery: Gallery
 
     @cached_property
-    def to_gallery(self) -> Callable[[Float[Tensor, "m d"]], Float[Tensor, "m n"]]:
+    def to_gallery(self) -> ToRows:
         """Differentiable distances to the gallery, in the precision of its embeddings."""
         return self.distance.against(self.gallery.z)
 
@@ -97,9 +97,18 @@ class Scene:
         """A copy of [b n] values with the own row replaced."""
         return values if self.itself is None else values.scatter(1, self.itself[:, None], fill)
 
-    def recall(self, z: Float[Tensor, "b d"], k: int = 1) -> Float[Tensor, "b"]:
-        """recall@k of query embeddings: 1 or 0, NaN where the gallery has no other item of the class."""
-        d = self.without_itself(self.system.to_gallery_precisely(z), torch.inf)
+    def precise_distances(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b n"]:
+        """Distances to the gallery that decide ranks; those of the clean embeddings are there already."""
+        return self.distances if z is self.clean else self.system.to_gallery_precisely(z)
+
+    def recalls(self, z: Float[Tensor, "b d"], ks: tuple[int, ...]) -> list[Float[Tensor, "b"]]:
+        """recall@k of query embeddings for each k: 1 or 0, NaN where the gallery has no other item of the class."""
+        d = self.without_itself(self.precise_distances(z), torch.inf)
         same = self.without_itself(self.same_class, False)
-        hit = nearest_is_same_class(d, same, self.system.resolution, k)
-        return torch.where(same.any(dim=1), hit.to(z.dtype), torch.nan)
+        defined = same.any(dim=1)
+        hits = [nearest_is_same_class(d, same, self.system.resolution, k) for k in ks]
+        return [torch.where(defined, hit.to(z.dtype), torch.nan) for hit in hits]
+
+    def recall(self, z: Float[Tensor, "b d"], k: int = 1) -> Float[Tensor, "b"]:
+        """recall@k of query embeddings."""
+        return self.recalls(z, (k,))[0]

@@ -1,16 +1,18 @@
 """Candidate attack: a gallery item wants to be ranked high, or low, by some queries (ECCV 2020, arXiv:2002.11293)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from robustdml.attacks.goals.goal import Score, anywhere, of_the_head, percentile
+from robustdml.attacks.goals.goal import Score, anywhere, of_the_head, percentile, rows_of
 from robustdml.attacks.scene import Scene
 from robustdml.draws import Draws
-from robustdml.ranking import precise
+from robustdml.ranking import precise, sorted_rows
 from robustdml.types import Achieved, Energy
 
 
@@ -44,17 +46,17 @@ class Candidate:
         queries = scene.gallery.z[aims]
         with torch.no_grad():
             d = scene.system.to_gallery(queries.flatten(0, 1)).unflatten(0, aims.shape)
-            ordered = d.sort(dim=2).values
+            ordered = sorted_rows(d)
             summed = torch.nn.functional.pad(ordered.cumsum(dim=2, dtype=torch.float64), (1, 0))
         n = scene.size
 
         def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
-            own = scene.distance.matrix(z[:, None], queries[unit])[:, 0]
+            own = scene.distance.matrix(z[:, None], rows_of(queries, unit))[:, 0]
             with torch.no_grad():
-                nearer = torch.searchsorted(ordered[unit], own[..., None])
-                below = summed[unit].gather(2, nearer)[..., 0].to(z.dtype)
+                nearer = torch.searchsorted(rows_of(ordered, unit), own[..., None])
+                below = rows_of(summed, unit).gather(2, nearer)[..., 0].to(z.dtype)
                 k = nearer[..., 0].to(z.dtype)
-                total = summed[unit][..., -1].to(z.dtype)
+                total = summed[unit, :, -1].to(z.dtype)
             if self.direction == "raise":
                 return ((k * own - below) / n).mean(dim=1)
             return ((total - below - (n - k) * own) / n).mean(dim=1)
@@ -71,7 +73,7 @@ class Candidate:
             own = scene.distance.matrix(precise(z)[:, None], queries)[:, 0]
             ranks = []
             for w, to_query in enumerate(d):
-                tied = 0
+                tied: int | Tensor = 0
                 if scene.itself is not None:  # the candidate's own clean copy does not come before it by a tie
                     copy = to_query.gather(1, scene.itself[:, None])[:, 0]
                     tied = ((copy - own[:, w]).abs() <= scene.system.resolution).long()[:, None]
@@ -82,14 +84,21 @@ class Candidate:
 
     def achieved(self, scene: Scene, aims: Int[Tensor, "b m"]) -> Achieved:
         """First (raise) or last (lower) for all queries."""
-        return reached(self.score(scene, aims), self.direction, scene.size)
+        return reached(lambda: self.score(scene, aims), self.direction, scene.size, best=0.0, count=self.queries)
 
 
-def reached(score: Score, direction: str, n: int) -> Achieved:
-    """Whether a percentile rank is the best there is."""
+def reached(build: Callable[[], Score], direction: str, n: int, best: float, count: int) -> Achieved:
+    """Whether a mean percentile rank is the best there is; the score is built when it is first asked for.
+
+    Args:
+        best: the mean place of the targets when all are in front.
+        count: how many targets the mean is over.
+    """
+    score = cache(build)
 
     def achieved(z: Tensor, unit: Tensor) -> Tensor:
-        rank = score(z)["prank"]
-        return rank * n < 1 if direction == "raise" else rank * n > n - 2
+        place = score()(z)["prank"] * n
+        missing = place - best if direction == "raise" else n - 1 - best - place
+        return missing * count < 1 - 1e-6
 
     return achieved

@@ -47,15 +47,31 @@ class Goal(Protocol):
         ...
 
 
+def rows_of(table: Tensor, unit: Int[Tensor, "n"]) -> Tensor:
+    """`table[unit]`, without a copy where every unit stands for itself."""
+    in_order = len(unit) == len(table) and bool((unit[:1] == 0).all()) and bool((unit.diff() == 1).all())
+    return table if in_order else table[unit]
+
+
 def no_targets(scene: Scene) -> Int[Tensor, "b 0"]:
     """The aims of a goal without targets."""
     return torch.empty(len(scene.clean), 0, dtype=torch.long, device=scene.clean.device)
 
 
 def anywhere(scene: Scene, count: int, unique: bool, draws: Draws, index: Int[Tensor, "b"]) -> Int[Tensor, "b m"]:
-    """`count` gallery rows drawn uniformly; with repetitions and the own row possible unless `unique`."""
+    """`count` gallery rows drawn uniformly; with repetitions and the own row possible unless `unique`.
+
+    Raises:
+        ValueError: if the gallery is too small.
+    """
     if not unique:
         return draws.integers("target", index, scene.size, (count,))
+    others = scene.size - (scene.itself is not None)
+    if count > others:
+        raise ValueError(
+            f"{count} different targets cannot be drawn from {others} other gallery items. Use fewer targets, a larger "
+            "gallery or unique=False."
+        )
     if scene.itself is None:
         return draws.permutation("target", index, scene.size)[:, :count]
     rows = draws.permutation("target", index, scene.size - 1)[:, :count]

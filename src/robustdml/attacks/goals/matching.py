@@ -75,7 +75,7 @@ class TopOut:
         """retain@1 and retain@4: 1 while the item is among the first 1 or 4 others."""
 
         def score(z: Tensor) -> dict[str, Tensor]:
-            d = scene.without_itself(scene.system.to_gallery_precisely(z), torch.inf)
+            d = scene.without_itself(scene.precise_distances(z), torch.inf)
             rank = rank_of(d, d.gather(1, aims), resolution=scene.system.resolution, ties_before=True)[:, 0] - 1
             return {"retain@1": (rank < 1).to(z.dtype), "retain@4": (rank < LOST_BELOW).to(z.dtype)}
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from robustdml.attacks.goals.goal import Score, no_targets
+from robustdml.attacks.goals.goal import Score, no_targets, rows_of
 from robustdml.attacks.scene import Scene
 from robustdml.draws import Draws
 from robustdml.types import Achieved, Energy
@@ -35,14 +35,14 @@ class Misrank:
     def energy(self, scene: Scene, aims: Int[Tensor, "b m"]) -> Energy:
         """The hinge; zero for a query without any item of its class or without any other."""
         positive = scene.same_class if self.own_copy == "included" else scene.without_itself(scene.same_class, False)
-        negative = ~scene.same_class
-        defined = positive.any(dim=1) & negative.any(dim=1)
+        defined = positive.any(dim=1) & (~scene.same_class).any(dim=1)
+        not_positive, not_negative = ~positive, scene.same_class
 
         def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
             with torch.no_grad():
                 d = scene.system.to_gallery(z)
-                nearest = d.masked_fill(~positive[unit], torch.inf).argmin(dim=1)
-                farthest = d.masked_fill(~negative[unit], -torch.inf).argmax(dim=1)
+                nearest = d.masked_fill(rows_of(not_positive, unit), torch.inf).argmin(dim=1)
+                farthest = d.masked_fill_(rows_of(not_negative, unit), -torch.inf).argmax(dim=1)
             both = scene.gallery.z[torch.stack([farthest, nearest], dim=1)]
             far, near = scene.distance.matrix(z[:, None], both)[:, 0].unbind(dim=1)
             return (far - near).clamp_min(0) * defined[unit]

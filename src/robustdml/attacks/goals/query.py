@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from robustdml.attacks.goals.candidate import reached
-from robustdml.attacks.goals.goal import Score, anywhere, of_the_head, percentile
+from robustdml.attacks.goals.goal import Score, anywhere, of_the_head, percentile, rows_of
 from robustdml.attacks.scene import Scene
 from robustdml.draws import Draws
 from robustdml.types import Achieved, Energy
@@ -48,7 +48,7 @@ class Query:
         lower = self.direction == "lower"
 
         def score(z: Tensor) -> dict[str, Tensor]:
-            d = scene.system.to_gallery_precisely(z)
+            d = scene.precise_distances(z)
             ranks = percentile(d, d.gather(1, aims), scene.system.resolution, lower, counted=1)
             return {"prank": ranks.mean(dim=1)}
 
@@ -56,7 +56,8 @@ class Query:
 
     def achieved(self, scene: Scene, aims: Int[Tensor, "b m"]) -> Achieved:
         """All candidates first (raise) or last (lower)."""
-        return reached(self.score(scene, aims), self.direction, scene.size)
+        best = (self.candidates - 1) / 2  # they share the first, or last, M places
+        return reached(lambda: self.score(scene, aims), self.direction, scene.size, best, self.candidates)
 
 
 def ranking_energy(scene: Scene, aims: Int[Tensor, "b m"], direction: str) -> Energy:
@@ -65,18 +66,18 @@ def ranking_energy(scene: Scene, aims: Int[Tensor, "b m"], direction: str) -> En
     With k_m items nearer (raise) or not nearer (lower) than c_m, the sum of hinges is linear in the distances: weight
     k_m on c_m and -1 on each active item, up to the sign. Weights are constants of the step, so one pass suffices.
     """
-    n, count = scene.size, aims.shape[1]
+    compare = torch.lt if direction == "raise" else torch.gt
+    scale = (1 if direction == "raise" else -1) / (scene.size * aims.shape[1])
 
     def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
-        d = scene.system.to_gallery(z)
-        with torch.no_grad():
-            compare = torch.lt if direction == "raise" else torch.gt
+        def weigh(d: Tensor) -> Tensor:
             weights = torch.zeros_like(d)
-            for aim in aims[unit].split(1, dim=1):
+            for aim in rows_of(aims, unit).split(1, dim=1):
                 active = compare(d, d.gather(1, aim)).to(d.dtype)
-                weights -= active
-                weights.scatter_add_(1, aim, active.sum(dim=1, keepdim=True))
-            weights *= (1 if direction == "raise" else -1) / (n * count)
-        return (d * weights).sum(dim=1)
+                weights.sub_(active, alpha=scale)
+                weights.scatter_add_(1, aim, active.sum(dim=1, keepdim=True) * scale)
+            return weights
+
+        return scene.system.to_gallery.weighted_sum(z, weigh)
 
     return energy

@@ -31,7 +31,8 @@ class EmbeddingShift:
 
     def score(self, scene: Scene, aims: Int[Tensor, "b m"]) -> Score:
         """recall@1, @10 and @100; the shift itself is reported for every attack."""
-        return lambda z: {f"recall@{k}": scene.recall(z, k) for k in (1, 10, 100) if k < scene.size}
+        ks = tuple(k for k in (1, 10, 100) if k < scene.size)
+        return lambda z: {f"recall@{k}": hit for k, hit in zip(ks, scene.recalls(z, ks), strict=True)}
 
     def achieved(self, scene: Scene, aims: Int[Tensor, "b m"]) -> Achieved:
         """The first item is of another class."""

@@ -1,0 +1,114 @@
+"""Time of a whole profile against its floor, interleaved in one process.
+
+Floor of an attack = steps x (forward + gradient to the input) + 2 forwards of the same network in fp32 on the same
+batch. Both take turns `--repeats` times; the median ratio is printed, for fp32 and for bf16 with channels last.
+
+    python benchmarks/attack_speed.py --repeats 7
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from robustdml.benchmark import measure, stage
+from robustdml.data.errors import DataError
+from robustdml.data.idx import Fashion
+from robustdml.data.images import ImageSet, Pixels, Split
+from robustdml.deep_metric import DeepMetric
+from robustdml.distance import Spherical
+from robustdml.draws import Draws
+from robustdml.models import C2F2
+from robustdml.models.embedder import Bfloat16, frozen
+from robustdml.profile import PROFILES
+from robustdml.runs import checkpoint
+
+
+def stand_in(items: int) -> ImageSet:
+    """Random images, where Fashion-MNIST is not at hand: times do not depend on what they show."""
+    rows = torch.arange(items)
+    pixels = (Draws(0).uniform("pixels", rows, (1, 28, 28)) * 255).to(torch.uint8)
+    return ImageSet("random", Pixels(pixels), rows % 10, Split(rows, rows, rows), tuple("0123456789"))
+
+
+def floor_seconds(embedder: torch.nn.Module, images: torch.Tensor, steps: int) -> float:
+    """steps x (forward + input gradient) + 2 forwards, fp32."""
+    start = time.perf_counter()
+    with frozen(embedder):
+        for _ in range(steps):
+            x = images.detach().requires_grad_()
+            torch.autograd.grad(embedder(x).sum(), x)
+        with torch.no_grad():
+            for _ in range(2):
+                embedder(images)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="rob28")
+    parser.add_argument("--repeats", type=int, default=7, help="ratios per precision; the median counts")
+    parser.add_argument("--run", type=Path, help="run folder with a C2F2; without it a freshly initialised one")
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    try:
+        data = Fashion().load(options.data_root)
+    except DataError as error:
+        print(f"{error}\nusing random images instead")
+        data = stand_in(10_000)
+    if options.run:
+        embedder = checkpoint(options.run).metric(data.shape, torch.device("cpu")).embedder
+    else:
+        torch.manual_seed(0)
+        embedder = C2F2(512).build(data.shape)
+    embedder.eval()
+    profile = PROFILES[options.profile]
+    measured = [m for m in profile.measurements if m.name != "GTM-corrected"]
+    modes = {"fp32": embedder, "bf16": Bfloat16(_copy(embedder, data.shape))}
+    stages = {n: stage(DeepMetric(e, Spherical()), data, queries=profile.batch * 2) for n, e in modes.items()}
+    places = slice(0, profile.batch)
+    images = stages["fp32"].block(places)[0]
+    steps = [m.adversary.search.steps for m in measured]
+    ratios: dict[str, list[float]] = {n: [] for n in modes}
+    each: dict[str, dict[str, list[float]]] = {n: {m.name: [] for m in measured} for n in modes}
+    for n in modes:  # warm up
+        measure(stages[n], measured[0], places, checked=False)
+    for turn in range(options.repeats):
+        floor = [floor_seconds(embedder, images, s) for s in steps]
+        for n in modes:
+            start = time.perf_counter()
+            prepared = stages[n].block(places)
+            total = time.perf_counter() - start
+            for m, own in zip(measured, floor, strict=True):
+                start = time.perf_counter()
+                measure(stages[n], m, places, prepared=prepared, checked=False)
+                spent = time.perf_counter() - start
+                each[n][m.name].append(spent / own)
+                total += spent
+            ratios[n].append(total / sum(floor))
+        print(f"turn {turn + 1}: " + ", ".join(f"{n} {r[-1]:.3f} x floor" for n, r in ratios.items()), flush=True)
+    result = {
+        "profile": profile.name,
+        "threads": options.threads,
+        "gallery": len(data.split.gallery),
+        "batch": profile.batch,
+        "median_ratio": {n: round(statistics.median(r), 3) for n, r in ratios.items()},
+        "each": {n: {m: round(statistics.median(v), 3) for m, v in own.items()} for n, own in each.items()},
+    }
+    print(json.dumps(result, indent=None if options.json else 1))
+
+
+def _copy(embedder: torch.nn.Module, shape: tuple[int, int, int]) -> torch.nn.Module:
+    twin = C2F2(512).build(shape)
+    twin.load_state_dict(embedder.state_dict())
+    return twin.eval()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""robustdml attack: one attack on a model."""
+
+from dataclasses import dataclass
+
+from robustdml.cli import processes
+from robustdml.cli.options import Fraction, Measured, Whole, read
+
+EXAMPLES = (
+    "runs/act-fashion-c2f2 --attack ES",
+    "runs/act-fashion-c2f2 --attack CA+ --eps 8/255 --steps 32 --queries 1000",
+    "runs/act-fashion-c2f2 --attack GTM-published --norm l2 --eps 0.5",
+    "pixels --data digits --attack CA:pm=+:W=1:eps=0.30196:alpha=0.011764:pgditer=32",
+)
+
+
+@dataclass(kw_only=True)
+class Options(Measured):
+    """One attack, as a benchmark of its own: writes benchmark-attack-NAME.json and .npz.
+
+    Budget if none is given: that of rob28 (77/255) for grey images up to 28x28, else 8/255; 32 steps of 3/255.
+    """
+
+    attack: str
+    """CA+ CA- QA+ QA- TMA ES LTM GTM GTT, LTM-published, GTM-published, or a RobRank string (published targets)"""
+    eps: Fraction = None
+    """radius, a fraction of the pixel range [0, 1]: 8/255 or 0.03"""
+    steps: Whole = None
+    """gradients; one takes the whole radius at once"""
+    step_size: Fraction = None
+    """in units of the norm; by default 3/255, at most eps (l2: 2.5 eps / steps)"""
+    norm: str = "linf"
+    """linf or l2"""
+    random_start: bool = False
+    """begin at a random point of the ball"""
+    count: Whole = None
+    """W of CA or M of QA; 1 by default"""
+    queries: Whole = None
+    """attack a random subset of so many images; the gallery stays complete"""
+    processes: Whole = None
+    """on this machine; by default one per visible GPU, one on the CPU"""
+    dry_run: bool = False
+    """print budget, passes and memory; needs no data"""
+
+
+def main(argv: list[str]) -> int:
+    """Parse, attack, print."""
+    options, _ = read(Options, argv, "attack", EXAMPLES)
+    count = 1 if processes.started_elsewhere() else processes.wanted(options.processes, options.device)
+    from robustdml.cli import measuring
+    from robustdml.names import attack_profile
+    from robustdml.plan import size_of
+
+    target = measuring.target_of(options)
+    profile = attack_profile(
+        options.attack, size_of(target.data).shape, count=options.count, eps=options.eps, steps=options.steps,
+        step_size=options.step_size, norm=options.norm, random_start=options.random_start,
+    )  # fmt: skip
+    if options.dry_run:
+        return measuring.dry_run(target, profile, options, options.queries)
+    if count > 1:
+        return processes.spread(count, "attack", argv)
+    return measuring.measure(target, profile, options, options.queries)

@@ -1,0 +1,50 @@
+"""What `attack` and `benchmark` do alike: run a profile on a target and print its scorecard. Imported once needed."""
+
+from robustdml.benchmark import benchmark, stage
+from robustdml.clean import remarks
+from robustdml.cli import failures, show, terminal
+from robustdml.cli.options import Measured
+from robustdml.command import COMMAND
+from robustdml.curves import write_curve, write_examples
+from robustdml.interruption import Interrupted
+from robustdml.plan import plan_benchmark
+from robustdml.profile import Profile
+from robustdml.targets import Plan, device_named, plan
+
+
+def target_of(options: Measured, precision: str | None = None) -> Plan:
+    """The target that the options name."""
+    return plan(
+        options.target, data=options.data, distance=options.distance, recipe=options.recipe, precision=precision
+    )
+
+
+def dry_run(target: Plan, profile: Profile, options: Measured, queries: int | None) -> int:
+    """Print what a profile would cost."""
+    value = plan_benchmark(target, profile, queries=queries)
+    terminal.document(value) if options.json else terminal.lines(show.plan(value))
+    return 0
+
+
+def measure(
+    planned: Plan, profile: Profile, options: Measured, queries: int | None, *, curve: bool = False, examples: int = 0,
+    strict: bool = False,
+) -> int:  # fmt: skip
+    """Attack, print, and return the exit code."""
+    target = planned.load(data_root=options.data_root, device=device_named(options.device))
+    out = options.out or target.out
+    try:
+        with terminal.Progress(options.quiet) as progress:
+            card = benchmark(target.metric, target.data, profile, out, seed=options.seed, queries=queries,
+                             about=target.about, progress=progress)  # fmt: skip
+            if (curve or examples) and terminal.is_speaker():
+                ready = stage(target.metric, target.data, seed=options.seed, queries=queries)
+                if curve:
+                    write_curve(ready, profile, out, name=card["name"], progress=progress)
+                if examples:
+                    write_examples(ready, profile, out, examples)
+    except Interrupted as stop:
+        raise Interrupted(COMMAND.get()) from stop
+    file = out / f"benchmark-{profile.name}.json"
+    terminal.document(card) if options.json else terminal.lines(show.scorecard(card, remarks(card), file))
+    return failures.UNRELIABLE if strict and card["unreliable"] and terminal.is_speaker() else 0

@@ -1,0 +1,136 @@
+"""Result files as tables for people."""
+
+import math
+from pathlib import Path
+
+from robustdml.cli.terminal import both_ways, table
+from robustdml.report.glossary import CLEAN
+from robustdml.serial import Json
+
+UNSCALED = ("cosine", "shift")
+
+
+def evaluation(value: Json, remarks: list[str], file: Path) -> list[str]:
+    """Clean scores."""
+    scores = [[CLEAN.get(name, name), _percent(score)] for name, score in value["clean"].items()]
+    return [_heading(value), *table(["clean", "%"], scores), *_remarks(remarks), f"written: {file}"]
+
+
+def scorecard(card: Json, remarks: list[str], file: Path) -> list[str]:
+    """A scorecard: ERS, every attack before and after, flags."""
+    rows = []
+    for name, attack in card["attacks"].items():
+        parts = attack["component"] or {"": None}
+        keys = [k for k in attack["after"] if k != "shift"] or ["shift"]
+        for place, component in enumerate(parts):
+            key = "shift" if component == "ES:D" else keys[0]
+            rows.append(
+                [
+                    name if place == 0 else "",
+                    attack["perturbs"] if place == 0 else "",
+                    key,
+                    _score(key, attack["before"].get(key)),
+                    _score(key, attack["after"].get(key)),
+                    component,
+                    _one(parts[component]),
+                    _span(attack["interval"].get(component)),
+                ]
+            )
+    threat = card["threat_model"]
+    size = both_ways(threat["step_size"], threat["norm"]) if "step_size" in threat else "–"
+    shown = ("recall@1", "map", "nmi")
+    clean = ", ".join(f"{CLEAN.get(k, k)} {_percent(v)}" for k, v in card["clean"].items() if k in shown)
+    head = [
+        _heading(card),
+        f"profile {card['profile']}: {threat['norm']} eps {both_ways(threat['eps'], threat['norm'])}, "
+        f"{threat['search']}, "
+        f"{threat.get('steps', '–')} steps of {size}",
+        f"clean, %: {clean}",
+    ]
+    columns = ["attack", "perturbs", "score", "before", "after", "component", "0…100", "95 % interval"]
+    score = [f"ERS {_one(card['ers'])} {_span(card['ers_interval'])}"] if card.get("ers") is not None else []
+    if card.get("worst_case_recall@1") is not None:
+        score.append(f"recall@1 that survives ES, LTM and GTM together: {_percent(card['worst_case_recall@1'])} %")
+    flags = [f"unreliable: {flag['name']}: {flag['message']}" for flag in card["flags"]]
+    return [*head, *table(columns, rows, left=3), *score, *flags, *_remarks(remarks), f"written: {file}"]
+
+
+def plan(value: Json) -> list[str]:
+    """What a command would cost."""
+    units = {
+        "memory_mib": "memory, about MiB",
+        "forward": "forward passes (images)",
+        "backward": "backward passes (images)",
+    }
+    rows = [[units.get(k, k.replace("_", " ")), _plain(v)] for k, v in value.items() if k not in ("recipe", "profile")]
+    return ["plan; nothing was run", *_budgets(value, set()), *table(["", ""], rows, left=2)[1:]]
+
+
+def _budgets(value: object, said: set[str]) -> list[str]:
+    """Every ball in a recipe or profile, its radius both ways."""
+    if isinstance(value, list):
+        return [line for inner in value for line in _budgets(inner, said)]
+    if not isinstance(value, dict):
+        return []
+    found = [line for inner in value.values() for line in _budgets(inner, said)]
+    if {"ball", "search"} <= value.keys():
+        ball, search = value["ball"], value["search"]
+        norm = ball["type"].lower()
+        size = f", {search['steps']} steps of {both_ways(search['step_size'], norm)}" if "step_size" in search else ""
+        line = f"adversary: {norm} eps {both_ways(ball['eps'], norm)}, {search['type']}{size}"
+        found += [] if line in said else [line]
+        said.add(line)
+    return found
+
+
+def training(value: Json) -> list[str]:
+    """What became of a training run."""
+    return [f"trained {value['recipe']} in {value['run']}", f"next: robustdml benchmark {value['run']}"]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "known once the data are there" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _heading(value: Json) -> str:
+    return (
+        f"{value.get('name', 'model')} on {value['dataset']}: {value['queries']} queries, "
+        f"gallery of {value['gallery']} in {value['classes']} classes, distance {value['distance']}"
+    )
+
+
+def _remarks(remarks: list[str]) -> list[str]:
+    return [f"note: {remark}" for remark in remarks]
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+
+
+def _one(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.1f}"
+
+
+def _score(key: str, value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}" if key in UNSCALED else _percent(value)
+
+
+def _span(span: list[float] | None) -> str:
+    return f"[{_one(span[0])}, {_one(span[1])}]" if span else ""
+
+
+def data(found: Json) -> list[str]:
+    """Where a data set was looked for, and what is there."""
+    places = [
+        f"  {p['path']}: {', '.join(p['holds']) or 'empty' if p['exists'] else 'not there'}" for p in found["looked_in"]
+    ]
+    state, problem = "missing", [found["problem"]]
+    if found["complete"]:
+        counts = ", ".join(f"{n} {role}" for role, n in found["images"].items())
+        state, problem = f"complete: {counts} images of {found['classes']} classes, shape {found['shape']}", []
+    expected = (
+        [f"published: {', '.join(f'{n} {role}' for role, n in found['expected'].items())}"] if found["expected"] else []
+    )
+    return [f"{found['name']}: {state}", *expected, "looked in:" if places else "needs no files", *places, *problem]

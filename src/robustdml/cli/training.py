@@ -1,0 +1,62 @@
+"""What `train` does once its words are read. Imported once needed."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from robustdml.cli import show, terminal
+from robustdml.cli.options import Running
+from robustdml.interruption import Interrupted
+from robustdml.plan import plan_training
+from robustdml.recipe import Recipe
+from robustdml.recipes import adjusted, check_resumed, recipe
+from robustdml.serial import Json
+from robustdml.targets import device_named, evaluate_run
+from robustdml.train import train
+
+
+def resolved(name: str, settings: list[tuple[str, str]], out: Path | None, *, resume: bool) -> tuple[Recipe, Path]:
+    """The recipe with its settings, and its run folder; resuming, they must agree with what is saved there."""
+    base = recipe(name)
+    wanted = adjusted(base, settings)
+    run = out or Path("runs") / wanted.name
+    if resume and (run / "recipe.json").exists():
+        check_resumed(run, base, settings)
+    return wanted, run
+
+
+def dry_run(recipe: Recipe, processes: int, *, as_json: bool) -> int:
+    """Print what the training would cost."""
+    value = plan_training(recipe, processes=processes)
+    terminal.document(value) if as_json else terminal.lines(show.plan(value))
+    return 0
+
+
+def carry_out(recipe: Recipe, run: Path, options: Running, resume: str, *, resuming: bool, test: bool) -> int:
+    """Train, evaluate if wanted, print."""
+    device = device_named(options.device)
+    try:
+        with terminal.Progress(options.quiet) as progress:
+            train(
+                recipe,
+                run,
+                data_root=options.data_root,
+                resume=resuming,
+                device=device.type,
+                report=progress.line,
+                progress=progress,
+            )
+    except (Interrupted, KeyboardInterrupt) as stop:
+        raise Interrupted(resume) from stop
+    value: Json = {"recipe": recipe.name, "run": str(run)}
+    if test:
+        value["evaluation"] = evaluate_run(run, data_root=options.data_root, device=device, write=terminal.is_speaker())
+    terminal.document(value) if options.json else terminal.lines(show.training(value))
+    return 0
+
+
+def resume_command(name: str, run: Path, again: Mapping[str, object], *, test: bool) -> str:
+    """What continues this run, typed in the same folder."""
+    words = ["robustdml", "train", name, "--out", str(run), "--resume"]
+    words += [word for option, value in again.items() if value is not None for word in (f"--{option}", str(value))]
+    return shlex.join([*words, "--test"] if test else words)

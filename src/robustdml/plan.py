@@ -1,0 +1,172 @@
+"""What a command would cost: passes through the network and memory, without any data."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robustdml.benchmark import Cost, counted, stage
+from robustdml.data import DataError, Dataset, ImageSet, Split
+from robustdml.data.folder import Folder
+from robustdml.data.images import Pixels as PixelsInMemory
+from robustdml.deep_metric import DeepMetric
+from robustdml.draws import Draws
+from robustdml.models import Pixels
+from robustdml.profile import Profile, profile_to_json
+from robustdml.recipe import Recipe, recipe_to_json
+from robustdml.runs import build, in_precision
+from robustdml.serial import Json
+from robustdml.targets import Plan
+from robustdml.types import Batch
+
+TRIAL_PAIRS = 2
+MIB = 2**20
+_MIXED_FOLDER = (3, 224, 224)
+_STEPS_ON_ONE_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is known of a data set without its files; counts are None where only the files tell."""
+
+    shape: tuple[int, int, int]
+    train: int | None
+    test: int | None
+
+
+def size_of(data: Dataset) -> Size:
+    """Shape and counts of a data set; a folder is listed if it is there."""
+    if data.shape is not None:
+        train, test = data.split_sizes or (None, None)
+        return Size(data.shape, train, test)
+    try:
+        found = data.load()
+        return Size(found.shape, len(found.split.train), len(found.split.query))
+    except DataError:
+        side = data.image_size if isinstance(data, Folder) else None
+        return Size((3, side, side) if side else _MIXED_FOLDER, None, None)
+
+
+def plan_training(recipe: Recipe, *, processes: int = 1) -> Json:
+    """Steps, passes and memory of a training run, from one step on random images."""
+    size = size_of(recipe.data)
+    rows = 2 * TRIAL_PAIRS
+    index = torch.arange(rows)
+    images = Draws(0).uniform("plan", index, size.shape)
+    batch = Batch(images, index // 2, index)
+    embedder = build(recipe, size.shape).train()
+    running = in_precision(embedder, recipe.precision)
+    loss = recipe.loss.build(recipe.data.num_classes or 2, embedder.dim)
+    memory: dict[str, Tensor] = {}
+    with counted(running) as cost, held(embedder) as saved:
+        for number in range(_STEPS_ON_ONE_BATCH):
+            draws = Draws(recipe.seed, "plan").under(number)
+            step = recipe.defense(
+                running, loss, batch, memory=memory, progress=0.0, draws=draws, mean=lambda value: value
+            )
+            step.loss.backward()
+            memory = step.after_backward() if step.after_backward else step.memory
+            if not step.again:
+                break
+    pairs = recipe.batches.pairs
+    images_per_epoch = None if size.train is None else 2 * size.train
+    weights = sum(p.numel() * p.element_size() for p in embedder.parameters())
+    kept = saved.most / rows * math.ceil(2 * pairs / recipe.accumulate)
+    return {
+        "recipe": recipe_to_json(recipe),
+        "shape": list(size.shape),
+        "training_images": size.train,
+        "epochs": recipe.epochs,
+        "pairs_per_batch": pairs * processes,
+        "steps": None if size.train is None else recipe.epochs * math.ceil(size.train / (pairs * processes)),
+        "parameters": sum(p.numel() for p in embedder.parameters()),
+        **_passes(cost, rows, None if images_per_epoch is None else images_per_epoch * recipe.epochs),
+        "memory_mib": round((4 * weights + kept) / MIB + 1),
+    }
+
+
+def plan_benchmark(target: Plan, profile: Profile, *, queries: int | None = None) -> Json:
+    """Passes and memory of a benchmark, from one block of a small random gallery.
+
+    The number of passes does not depend on the network, so a trivial one stands in while they are counted.
+    """
+    size = size_of(target.data)
+    embedder = target.embedder(size.shape, trained=False)
+    asked = size.test if queries is None else queries
+    rows = 2 * TRIAL_PAIRS
+    pixels = (Draws(0).uniform("plan", torch.arange(32), (1, 4, 4)) * 255).to(torch.uint8)
+    everything = torch.arange(len(pixels))
+    trial = ImageSet(
+        "plan", PixelsInMemory(pixels), everything % 2, Split(everything[:0], everything, everything), ("a", "b")
+    )
+    ready = stage(DeepMetric(Pixels().build((1, 4, 4)), target.distance), trial, queries=rows)
+    images, scene, index = ready.block(slice(0, rows))
+    with counted(ready.metric.embedder) as cost:
+        for m in profile.measurements:
+            m.attack(ready.metric, scene, images, draws=Draws(0, m.name), index=index)
+    with held(embedder) as saved:
+        probe = Draws(0).uniform("plan", torch.arange(2), size.shape).requires_grad_()
+        z = embedder(probe)
+    gallery = size.test or 0
+    weights = sum(p.numel() * p.element_size() for p in embedder.parameters())
+    ranking = gallery * (
+        z.shape[1] * 12 + profile.batch * 8 * 6
+    )  # embeddings twice, and six float64 blocks of distances
+    return {
+        "profile": profile_to_json(profile),
+        "target": target.text,
+        "out": str(target.out),
+        "shape": list(size.shape),
+        "queries": asked,
+        "gallery": size.test,
+        "attacks": [m.name for m in profile.measurements],
+        "batch": profile.batch,
+        "parameters": sum(p.numel() for p in embedder.parameters()),
+        **_passes(cost, rows, asked, once=gallery),
+        "memory_mib": round((weights + saved.most / 2 * profile.batch + ranking) / MIB + 1),
+    }
+
+
+def _passes(cost: Cost, rows: int, images: int | None, once: int = 0) -> Json:
+    """Image passes per image, and in all if their number is known."""
+    forward, backward = cost.forward / rows, cost.backward / rows
+    return {
+        "forward_per_image": forward,
+        "backward_per_image": backward,
+        "forward": None if images is None else round(forward * images) + once,
+        "backward": None if images is None else round(backward * images),
+    }
+
+
+@dataclass
+class Held:
+    """Bytes that autograd holds for the backward pass, now and at most."""
+
+    now: int = 0
+    most: int = 0
+
+    def add(self, size: int) -> None:
+        """Count bytes that are kept, or given back if negative."""
+        self.now += size
+        self.most = max(self.most, self.now)
+
+
+class _Kept:
+    def __init__(self, tensor: Tensor, count: Held, own: set[int]) -> None:
+        self.tensor, self.count = tensor, count
+        self.size = 0 if tensor.data_ptr() in own else tensor.numel() * tensor.element_size()
+        count.add(self.size)
+
+    def __del__(self) -> None:
+        self.count.add(-self.size)
+
+
+@contextmanager
+def held(module: nn.Module) -> Iterator[Held]:
+    """Counts the bytes that autograd holds, weights of `module` left out."""
+    count, own = Held(), {p.data_ptr() for p in module.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: _Kept(t, count, own), lambda kept: kept.tensor):
+        yield count

@@ -1,0 +1,26 @@
+"""The publications that recipes name in their field `paper`, as BibTeX."""
+
+BIBTEX = {
+    "robrank": """@article{zhou2021robrank,
+  title = {Adversarial Attack and Defense in Deep Ranking},
+  author = {Mo Zhou and Le Wang and Zhenxing Niu and Qilin Zhang and Nanning Zheng and Gang Hua},
+  journal = {arXiv preprint arXiv:2106.03614},
+  year = {2021},
+}""",
+    "est": """@inproceedings{zhou2020ranking,
+  title = {Adversarial Ranking Attack and Defense},
+  author = {Mo Zhou and Zhenxing Niu and Le Wang and Qilin Zhang and Gang Hua},
+  booktitle = {European Conference on Computer Vision (ECCV)},
+  year = {2020},
+  note = {arXiv:2002.11293},
+}""",
+}
+TITLES = {
+    "robrank": "Adversarial Attack and Defense in Deep Ranking (arXiv:2106.03614): ACT, ERS, rob28 and rob224",
+    "est": "Adversarial Ranking Attack and Defense (ECCV 2020, arXiv:2002.11293): CA, QA, EST",
+}
+
+
+def bibtex(keys: list[str]) -> str:
+    """The entries of these keys, each once; keys that no publication has are passed over."""
+    return "\n\n".join(BIBTEX[key] for key in dict.fromkeys(keys) if key in BIBTEX)

@@ -1,0 +1,222 @@
+"""What a TARGET on the command line stands for: a metric, the images to measure it on, and where results go."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from robustdml.clean import write_evaluation
+from robustdml.data import DataError, Dataset, ImageSet, dataset
+from robustdml.deep_metric import DeepMetric
+from robustdml.distance import DISTANCES, Distance
+from robustdml.models import Pixels
+from robustdml.models.backbones import timm_embedder, wrap
+from robustdml.models.embedder import Embedder
+from robustdml.plugins import from_module, installed
+from robustdml.recipe import Recipe
+from robustdml.recipes import recipe as recipe_of
+from robustdml.recipes import recipes
+from robustdml.runs import WEIGHTS, Checkpoint, build, checkpoint, described, in_precision, load_weights, read_weights
+from robustdml.serial import Json, nearest
+
+PUBLISHED_SUFFIXES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A model ready to be measured.
+
+    Attributes:
+        out: where results go unless another folder is named: the run folder itself, else runs/NAME.
+        about: what result files say about it (name, model, loss, defense).
+    """
+
+    metric: DeepMetric
+    data: ImageSet
+    out: Path
+    about: Json
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A target before its data and weights are loaded."""
+
+    text: str
+    data: Dataset
+    distance: Distance
+    out: Path
+    about: Json
+    recipe: Recipe | None = None
+    saved: Checkpoint | None = None
+    weights: Path | None = None
+    precision: str = "fp32"
+
+    def load(self, *, data_root: Path | None = None, device: torch.device | None = None) -> Target:
+        """Data and weights.
+
+        Raises:
+            DataError: if data or weights are missing, damaged or not what they claim to be.
+        """
+        data = self.data.load(data_root)
+        embedder = self.embedder(data.shape).to(device or torch.device("cpu"))
+        metric = DeepMetric(in_precision(embedder, self.precision), self.distance)
+        return Target(metric, data, self.out, self.about)
+
+    def embedder(self, shape: tuple[int, int, int], *, trained: bool = True) -> Embedder:
+        """The network for images of this shape; without weights of its own unless `trained`."""
+        if self.recipe is not None:
+            embedder = build(self.recipe, shape).eval()
+            file = self.weights or (self.saved.folder / WEIGHTS if self.saved else None)
+            if trained and file is not None:
+                load_weights(embedder, read_weights(file), file, self.recipe)
+            return embedder
+        if self.text == "pixels":
+            return Pixels().build(shape).eval()
+        kind, _, name = self.text.partition(":")
+        if kind == "timm":
+            return timm_embedder(name, pretrained=trained).eval()
+        return _from_module(self.text, shape)
+
+
+def plan(
+    text: str,
+    *,
+    data: str | None = None,
+    distance: str = "Spherical",
+    recipe: str | None = None,
+    precision: str | None = None,
+) -> Plan:
+    """What `text` stands for: a run or checkpoint folder, a weight file with `recipe`, or a bare model with `data`.
+
+    Bare models are `pixels`, `timm:NAME` and `module:callable`; they are ranked with `distance`.
+
+    Raises:
+        DataError: for a folder or file that is missing or not a checkpoint.
+        ValueError: for an impossible combination or an unknown name.
+    """
+    path = Path(text)
+    if path.is_dir():
+        saved = checkpoint(path)
+        out = (
+            path if (path / "recipe.json").exists() and path.parent.name != "checkpoints" else _named(saved.recipe.name)
+        )
+        return _of_recipe(text, saved.recipe, data, out, precision, saved=saved)
+    if path.suffix == ".safetensors":
+        if recipe is None:
+            raise ValueError(
+                f"{text} holds weights only. Say what they are with --recipe: a recipe name, a RobRank string, or the "
+                "recipe.json of their run."
+            )
+        if not path.exists():
+            raise DataError(f"{path}: no such file. Check the path.")
+        return _of_recipe(text, recipe_of(recipe), data, _named(path.stem), precision, weights=path)
+    if path.suffix in PUBLISHED_SUFFIXES:
+        raise DataError(_foreign(path))
+    if text != "pixels" and ":" not in text:
+        raise DataError(_missing(text))
+    if data is None:
+        raise ValueError(f"{text} has no data set of its own. Give one, e.g. --data digits or --data folder:photos.")
+    return Plan(
+        text,
+        dataset(data),
+        distance_named(distance),
+        _named(f"{text}-{data}"),
+        {"name": text, "model": "Pixels" if text == "pixels" else text, "loss": "", "defense": ""},
+        precision=precision or "fp32",
+    )
+
+
+def _of_recipe(
+    text: str,
+    recipe: Recipe,
+    data: str | None,
+    out: Path,
+    precision: str | None,
+    *,
+    saved: Checkpoint | None = None,
+    weights: Path | None = None,
+) -> Plan:
+    chosen = recipe.precision if precision is None else precision
+    images = recipe.data if data is None else dataset(data)
+    return Plan(text, images, recipe.loss.distance, out, about(recipe), recipe, saved, weights, chosen)
+
+
+def about(recipe: Recipe) -> Json:
+    """What result files say about a trained model; the data set is the one it is measured on."""
+    return {key: value for key, value in described(recipe).items() if key != "dataset"}
+
+
+def evaluate_run(
+    run: Path, *, data_root: Path | None = None, device: torch.device | None = None, write: bool = True
+) -> Json:
+    """Clean scores of a finished run on its test split, written to its evaluation.json."""
+    planned = plan(str(run))
+    target = planned.load(data_root=data_root, device=device)
+    seed = planned.recipe.seed if planned.recipe else 0
+    return write_evaluation(target.metric, target.data, run, seed=seed, about=target.about, write=write)
+
+
+def distance_named(name: str) -> Distance:
+    """A distance by the name of its class.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    known = {**DISTANCES, **installed("distances")}
+    if name not in known:
+        raise ValueError(f"unknown distance {name!r}. {nearest(name, list(known))}")
+    return known[name]()
+
+
+def device_named(name: str | None) -> torch.device:
+    """The device of this process: the one named, else what accelerate finds.
+
+    Raises:
+        ValueError: if it is not there.
+    """
+    if name is not None:
+        try:
+            kind = torch.device(name).type
+        except RuntimeError as error:
+            raise ValueError(f"--device must be cpu, cuda, cuda:0, … or mps, got {name!r}.") from error
+        there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if not there.get(kind, False):
+            raise ValueError(f"--device {name}: this machine has no such device. See: robustdml doctor")
+    return PartialState(cpu=name == "cpu").device
+
+
+def _named(name: str) -> Path:
+    return Path("runs") / re.sub(r"[^A-Za-z0-9_.+-]+", "-", name).strip("-.")
+
+
+def _from_module(text: str, shape: tuple[int, int, int]) -> Embedder:
+    """What `module:callable` returns, or the module itself if it is a network already."""
+    maker = from_module(text)
+    made = maker if isinstance(maker, torch.nn.Module) else maker()
+    if not callable(made):
+        raise ValueError(f"{text} returned {type(made).__name__}, expected a torch.nn.Module or a function.")
+    return wrap(made, shape)
+
+
+def _foreign(path: Path) -> str:
+    if not path.exists():
+        return f"{path}: no such file. Check the path."
+    return (
+        f"{path}: published and other PyTorch checkpoints ({', '.join(PUBLISHED_SUFFIXES)}) are not supported yet. "
+        "They are pickles, which can run code when loaded. Where you trust the file, convert its tensors: "
+        "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors'), and give that file "
+        "with --recipe."
+    )
+
+
+def _missing(text: str) -> str:
+    if text in recipes():
+        return f"{text} is a recipe, not a trained model. Train it first: robustdml train {text}"
+    siblings = [str(p) for p in Path(text).parent.glob("*") if p.is_dir()] if Path(text).parent.is_dir() else []
+    near = f" {nearest(text, siblings[:20])}" if siblings else ""
+    return (
+        f"{text}: no such folder.{near} TARGET is a run folder, a checkpoint folder, a .safetensors file with "
+        "--recipe, or with --data: pixels, timm:NAME, module:callable."
+    )

@@ -1,0 +1,392 @@
+"""robustdml evaluate, attack and benchmark: targets, data of every kind, interruption, processes."""
+
+import json
+import re
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from tests.cli.conftest import finish, run, start, timeless, wait_for
+
+GENERATOR = np.random.default_rng(0)
+
+
+def folder_of_images(folder, classes=4, per_class=6, size=8, make=None):
+    """Noise around one random image per class."""
+    for c in range(classes):
+        (folder / f"class{c}").mkdir(parents=True)
+        centre = GENERATOR.integers(40, 215, (size, size, 3))
+        for i in range(per_class):
+            pixels = (centre + GENERATOR.integers(-20, 20, centre.shape)).astype(np.uint8)
+            image = Image.fromarray(pixels)
+            (make or (lambda image, path: image.save(path)))(image, folder / f"class{c}" / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def photos(here):
+    return folder_of_images(here / "photos")
+
+
+def test_evaluate_in_a_process_of_its_own(trained, here):
+    code, out, err = run("evaluate", trained, "--out", "scores", "--json", cwd=here)
+    assert code == 0, err
+    value = json.loads(out)
+    assert value == json.loads((here / "scores" / "evaluation.json").read_text())
+    keys = (
+        "schema clean queries gallery classes lonely_queries dataset distance embedding name seed provenance model loss"
+    )
+    assert {*keys.split(), "defense"} <= value.keys()
+    assert (value["name"], value["dataset"], value["queries"]) == ("plain-digits-small", "digits", 360)
+    assert value["provenance"]["command"] == f"robustdml evaluate {trained} --out scores --json"
+    assert set(value["clean"]) == {"recall@1", "recall@2", "map", "map_at_r", "map_at_10", "r_precision", "nmi"}
+
+
+def test_a_table_for_people(trained, here, call):
+    code, out, _ = call("evaluate", trained, "--out", "scores")
+    assert code == 0
+    assert re.search(r"Recall@1 +\d+\.\d", out)
+    assert "written: scores/evaluation.json" in out
+
+
+def test_a_checkpoint_can_be_moved_and_a_weight_file_needs_a_recipe(trained, here, call):
+    shutil.copytree(trained / "checkpoints" / "last", here / "moved")
+    first = json.loads(call("evaluate", trained, "--json", "--out", "a")[1])["clean"]
+    assert json.loads(call("evaluate", "moved", "--json", "--out", "b")[1])["clean"] == first
+    file = here / "moved" / "model.safetensors"
+    code, _, err = call("evaluate", file)
+    assert code == 2
+    assert "--recipe" in err
+    recipe = trained / "recipe.json"
+    assert json.loads(call("evaluate", file, "--recipe", recipe, "--json")[1])["clean"] == first
+    assert (here / "runs" / "model" / "evaluation.json").exists()
+
+
+def test_bare_models(here, call):
+    (here / "mymodels.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "def network(): return nn.Sequential(nn.Flatten(), nn.Dropout(0.5)).train()\n"
+        "def function(): return lambda images: images.flatten(1)\n"
+        "def broken(): return lambda images: images\n"
+        "def nothing(): return 3\n"
+        "def constant(): return lambda images: images.flatten(1) * 0 + 1\n"
+        "def nan(): return lambda images: images.flatten(1) / 0 * 0\n"
+    )
+    pixels = json.loads(call("evaluate", "pixels", "--data", "digits", "--json")[1])
+    assert (here / "runs" / "pixels-digits" / "evaluation.json").exists()
+    assert pixels["clean"]["recall@1"] > 0.9
+    for name in ("network", "function"):
+        found = json.loads(call("evaluate", f"mymodels:{name}", "--data", "digits", "--json")[1])
+        assert found["clean"] == pixels["clean"]
+    cosine = json.loads(call("evaluate", "pixels", "--data", "digits", "--distance", "Cosine", "--json")[1])
+    assert cosine["distance"] == "Cosine"
+    for name, expected, said in (
+        ("broken", 2, "returned a tensor of shape (2, 1, 8, 8)"),
+        ("nothing", 2, "returned int"),
+        ("netwrk", 2, "Did you mean network?"),
+        ("nan", 1, "embeddings are NaN or infinite"),
+    ):
+        code, _, err = call("evaluate", f"mymodels:{name}", "--data", "digits")
+        assert code == expected
+        assert said in err
+    assert "mymodells" in call("evaluate", "mymodells:x", "--data", "digits")[2]
+    code, out, _ = call("benchmark", "mymodels:constant", "--data", "digits", "--queries", 4, "--strict", "--json")
+    card = json.loads(out)
+    assert code == 3
+    assert card["ers"] == pytest.approx(10, abs=1e-3)
+    assert "collapse" in [flag["name"] for flag in card["flags"]]
+    code, out, _ = call(
+        "attack", "mymodels:network", "--data", "digits", "--attack", "ES", "--queries", 4, "--steps", 1
+    )
+    assert code == 0
+    assert "the model came in training mode" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("nowhere",), 4, "no such folder"),
+        (("act-digits-small",), 4, "Train it first: robustdml train act-digits-small"),
+        (("pixels",), 2, "--data"),
+        (("pixels", "--data", "digitz"), 2, "Did you mean digits"),
+        (("pixels", "--data", "folder:nowhere"), 4, "missing"),
+        (("pixels", "--data", "digits", "--distance", "Cosin"), 2, "Did you mean Cosine"),
+        (("model.ckpt",), 4, "no such file"),
+        (("model.safetensors", "--recipe", "plain-digits-small"), 4, "no such file"),
+    ],
+)
+def test_targets_that_are_not_there(here, call, words, code, said):
+    found, out, err = call("evaluate", *words)
+    assert (found, out) == (code, "")
+    assert said in err
+    assert not (here / "runs").exists()
+
+
+def test_timm_without_the_extra_says_what_to_install(here, call):
+    pytest.importorskip("torch")
+    try:
+        import timm  # noqa: F401
+    except ImportError:
+        code, _, err = call("evaluate", "timm:resnet18", "--data", "digits")
+        assert code == 1
+        assert "pip install 'robustdml[vision]'" in err
+
+
+def test_damaged_and_foreign_checkpoints(trained, here, call):
+    good = trained / "checkpoints" / "last"
+    weights = load_file(good / "model.safetensors")
+
+    def with_weights(name, write):
+        shutil.copytree(good, here / name)
+        write(here / name / "model.safetensors")
+        return call("evaluate", name)
+
+    nan = {k: torch.full_like(v, torch.nan) for k, v in weights.items()}
+    fewer = dict(list(weights.items())[:-1])
+    cut = (good / "model.safetensors").read_bytes()[:1000]
+    for name, write, said in (
+        ("pickle", lambda p: torch.save(weights, p), "pickle, which can run code"),
+        ("old-pickle", lambda p: torch.save(weights, p, _use_new_zipfile_serialization=False), "pickle"),
+        ("truncated", lambda p: p.write_bytes(cut), "not a complete safetensors file"),
+        ("empty", lambda p: p.write_bytes(b""), "not a complete safetensors file"),
+        ("nan", lambda p: save_file(nan, p), "NaN or infinite weights"),
+        ("foreign", lambda p: save_file(fewer, p), "missing: layers"),
+    ):
+        code, out, err = with_weights(name, write)
+        assert (code, out) == (4, ""), name
+        assert said in err, name
+    shutil.copytree(good, here / "recipe")
+    (here / "recipe" / "recipe.json").write_text('{"type": "Recipe"}')
+    assert call("evaluate", "recipe")[0] == 4
+    torch.save(weights, here / "x.ckpt")
+    code, _, err = call("evaluate", "x.ckpt")
+    assert code == 4
+    assert "not supported yet" in err
+
+
+def test_benchmark_in_a_process_of_its_own_gives_the_same_bytes_however_it_runs(trained, here, call, quick_profile):
+    words = ("benchmark", trained, "--profile", quick_profile, "--queries", 80, "--device", "cpu")
+    assert call(*words, "--out", "whole", "--quiet")[0] == 0
+    whole = json.loads((here / "whole" / "benchmark-quick.json").read_text())
+    assert whole["provenance"]["command"].startswith(f"robustdml benchmark {trained} --profile")
+    for name, more, stop in (("killed", (), "kill"), ("stopped", (), "terminate"), ("two", ("--processes", 2), None)):
+        again = (*words, "--out", name, *more)
+        if stop:
+            process = start(*again, cwd=here)
+            wait_for(lambda name=name: len(list((here / name).glob("units/*/*.npz"))) > 3, process)
+            getattr(process, stop)()
+            code, out, err = finish(process)
+            assert out == ""
+            assert not (here / name / "benchmark-quick.json").exists()
+            if stop == "terminate":
+                assert code == 130
+                assert f"robustdml benchmark {trained} --profile {quick_profile}" in err
+        code, out, err = call(*again) if stop else run(*again, cwd=here)
+        assert code == 0, err
+        assert timeless(json.loads((here / name / "benchmark-quick.json").read_text())) == timeless(whole)
+        assert not (here / name / "units").exists()
+        with np.load(here / "whole" / "benchmark-quick.npz") as a, np.load(here / name / "benchmark-quick.npz") as b:
+            assert a.files == b.files
+            assert all(np.array_equal(a[k], b[k], equal_nan=a[k].dtype.kind == "f") for k in a.files)
+
+
+def test_a_benchmark_writes_curve_and_pictures_if_wanted(trained, here, call, quick_profile):
+    words = ("benchmark", trained, "--profile", quick_profile, "--queries", 8, "--curve", "--examples", 2, "--out", "b")
+    code, out, err = call(*words)
+    assert code == 0, err
+    assert {p.name for p in (here / "b").iterdir()} == {
+        "benchmark-quick.json", "benchmark-quick.npz", "curve-quick.json", "examples-quick.npz"
+    }  # fmt: skip
+    assert re.search(r"^ERS \d+\.\d \[", out, re.MULTILINE)
+    assert "eps 77/255 = 0.302" in out
+    assert call("report", "b", "--out", "b.html")[0] == 0
+
+
+def test_a_plan_counts_what_the_benchmark_then_does(trained, here, call):
+    words = ("benchmark", trained, "--queries", 16, "--out", "b", "--json")
+    plan = json.loads(call(*words, "--dry-run")[1])
+    assert not (here / "b").exists()
+    cost = json.loads(call(*words)[1])["cost"]
+    assert (plan["forward"], plan["backward"]) == (cost["forward"], cost["backward"])
+
+
+def test_one_attack(trained, here, call):
+    words = ("attack", trained, "--queries", 20, "--out", "a", "--json")
+    code, out, err = call(*words, "--attack", "ES", "--steps", 3)
+    assert code == 0, err
+    card = json.loads(out)
+    assert (card["profile"], card["attacks"]["ES"]["eps"]) == ("attack-ES", 77 / 255)
+    assert (here / "a" / "benchmark-attack-ES.json").exists()
+    weak = json.loads(call(*words, "--attack", "ES", "--steps", 3, "--eps", "8/255")[1])
+    assert weak["attacks"]["ES"]["after"]["shift"] < card["attacks"]["ES"]["after"]["shift"]
+    none = json.loads(call(*words, "--attack", "ES", "--eps", 0)[1])
+    assert none["attacks"]["ES"]["after"]["recall@1"] == none["attacks"]["ES"]["before"]["recall@1"]
+    l2 = json.loads(call(*words, "--attack", "CA+", "--norm", "l2", "--eps", 0.5, "--steps", 5, "--count", 2)[1])
+    assert l2["threat_model"]["norm"] == "l2"
+    assert l2["threat_model"]["step_size"] == pytest.approx(0.25)
+    text = json.loads(call(*words, "--attack", "CA:pm=+:W=1:eps=0.03137:alpha=0.0117:pgditer=4")[1])
+    assert text["profile"] == "attack-CA+-published"
+    assert (text["threat_model"]["eps"], text["threat_model"]["steps"]) == (0.03137, 4)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--attack", "ESS"), "Did you mean ES"),
+        (("--attack", "CA"), "need a direction"),
+        (("--attack", "ES", "--eps=-1/255"), "eps must be"),
+        (("--attack", "ES", "--eps", "big"), "fraction such as 8/255"),
+        (("--attack", "ES", "--steps", 0), "steps >= 1"),
+        (("--attack", "ES", "--norm", "l3"), "linf or l2"),
+        (("--attack", "ES", "--norm", "l2"), "give one with --eps"),
+        (("--attack", "ES", "--count", 3), "--count must be 1"),
+        (("--attack", "CA+", "--count", 0), "--count"),
+        (("--attack", "ES", "--queries", 0), "--queries must be 1 … 360"),
+        (("--attack", "ES", "--queries", 361), "--queries must be 1 … 360"),
+        (("--attack", "CA:pm=x"), "pm must be + or -"),
+        (("--attack", "CA:pm=+:steps=3"), "cannot read 'steps=3'"),
+        ((), "--attack"),
+    ],
+)
+def test_attack_misuse(trained, here, call, words, said):
+    code, out, err = call("attack", trained, *words, "--out", "a")
+    assert (code, out) == (2, "")
+    assert said in re.sub(r"\s*│\s*\n?", " ", err)
+    assert not (here / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [
+        ("rob28-strickt", "Did you mean rob28-strict"),
+        ("missing.json", "No such file"),
+        ("bad.json", "not a JSON file"),
+        ("json:JSONDecoder", "expected a robustdml.profile.Profile"),
+        ("json:lods", "Did you mean load"),
+        ("odd.json", "no field 'attacks'"),
+    ],
+)
+def test_profiles_that_are_none(trained, here, call, profile, said):
+    (here / "bad.json").write_text("{")
+    (here / "odd.json").write_text('{"type": "Profile", "name": "x", "attacks": []}')
+    code, out, err = call("benchmark", trained, "--profile", profile, "--out", "b")
+    assert (code, out) == (2, "")
+    assert said in err
+    assert not (here / "b").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["grey", "16-bit", "CMYK", "animated"])
+def test_unusual_images_are_read(here, call, kind):
+    def save(image, path):
+        if kind == "grey":
+            image.convert("L").save(path)
+        elif kind == "16-bit":
+            Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257).save(path)
+        elif kind == "CMYK":
+            image.convert("CMYK").save(path.with_suffix(".jpg"))
+        else:
+            image.save(path.with_suffix(".gif"), save_all=True, append_images=[image.rotate(90)])
+
+    folder_of_images(here / "photos", make=save)
+    code, out, err = call("evaluate", "pixels", "--data", "folder:photos")
+    assert code == 0, err
+    assert "the gallery has only 12 images" in out
+
+
+def test_folders_that_are_no_data_set(here, call):
+    folder_of_images(here / "one", classes=1)
+    code, _, err = call("evaluate", "pixels", "--data", "folder:one")
+    assert code == 4
+    assert "ranking needs two" in err
+    broken = folder_of_images(here / "broken")
+    for file in broken.glob("*/3.png"):
+        file.write_bytes(b"not an image")
+    assert call("evaluate", "pixels", "--data", "folder:broken")[0] == 4
+    cut = folder_of_images(here / "cut")
+    for file in cut.glob("*/3.png"):
+        file.write_bytes(file.read_bytes()[:-60])
+    code, _, err = call("evaluate", "pixels", "--data", "folder:cut")
+    assert code == 4
+    assert "3.png" in err
+    assert not (here / "runs").exists()
+
+
+def test_warnings_are_plain_lines_and_quiet_silences_them(here, call):
+    folder = folder_of_images(here / "photos")
+    (folder / "empty").mkdir()
+    for words, seen in (((), True), (("--quiet",), False)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            code, _, err = call("evaluate", "pixels", "--data", "folder:photos", *words)
+        assert code == 0
+        assert (": 1 classes without images are skipped: empty" in err) == seen
+        assert "UserWarning" not in err
+
+
+def test_lonely_images_and_duplicates(here, call):
+    folder = folder_of_images(here / "photos", classes=6)
+    for path in (folder / "class0").glob("[1-9].png"):
+        path.unlink()
+    for file in folder.glob("class1/*.png"):
+        shutil.copy(folder / "class1" / "0.png", file) if file.name != "0.png" else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        words = ("--data", "folder:photos", "--profile", "rob32", "--queries", 5, "--json")
+        code, out, err = call("benchmark", "pixels", *words)
+    assert code == 0, err
+    assert json.loads(out)["gallery"] < 100
+
+
+def test_an_output_folder_that_cannot_be_written(trained, here, call, quick_profile):
+    (here / "file").touch()
+    assert call("evaluate", trained, "--out", "file/x")[0] == 1
+    code, out, err = call("benchmark", trained, "--profile", quick_profile, "--queries", 4, "--out", "file/x")
+    assert (code, out) == (1, "")
+    assert "cannot write" in err
+
+
+def test_progress_is_one_plain_line_every_ten_seconds(here, capsys, monkeypatch):
+    from robustdml.cli import terminal
+
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    with terminal.Progress() as progress:
+        for second in range(31):
+            now[0] = float(second)
+            progress(second, 60, "CA+")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"CA+: {s} of 60, {s} s, 1/s, about {60 - s} s left" for s in (10, 20, 30)]
+    with terminal.Progress(quiet=True) as progress:
+        now[0] = 100.0
+        progress(1, 2, "CA+")
+        progress.note("note")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bar_on_a_terminal(trained, here):
+    import os
+    import pty
+
+    master, slave = pty.openpty()
+    import subprocess
+
+    from tests.cli.conftest import COMMAND, ENVIRONMENT
+
+    words = ("attack", str(trained), "--attack", "ES", "--queries", "40", "--out", "a", "--steps", "2")
+    process = subprocess.Popen([*COMMAND, *words], cwd=here, env=ENVIRONMENT | {"TERM": "xterm", "NO_COLOR": "1"},
+                               stdout=subprocess.PIPE, stderr=slave, text=True)  # fmt: skip
+    out, _ = process.communicate(timeout=60)
+    os.close(slave)
+    seen = os.read(master, 100_000).decode()
+    os.close(master)
+    assert process.returncode == 0
+    assert "━" in seen
+    assert "\x1b[3" not in seen.replace("\x1b[?25", "")  # no colours
+    assert "\x1b" not in out

@@ -1,0 +1,222 @@
+"""robustdml train: fields, resuming, interruption at any moment, several processes."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.cli.conftest import ENVIRONMENT, finish, run, start, wait_for
+
+SMALL = ("train", "plain-digits-small", "--device", "cpu")
+
+
+def weights(folder):
+    return load_file(folder / "checkpoints" / "last" / "model.safetensors")
+
+
+def equal(a, b, tolerance=0.0):
+    a, b = weights(a), weights(b)
+    return a.keys() == b.keys() and all(float((a[k] - b[k]).abs().max()) <= tolerance for k in a)
+
+
+def test_a_run_folder_explains_itself(here):
+    code, out, err = run(
+        *SMALL, "--epochs", 1, "--loss.margin", "1/4", "--loss.miner", "SoftHard", "--test", "--json", cwd=here
+    )
+    assert code == 0, err
+    told = json.loads(out)
+    folder = here / "runs" / "plain-digits-small"
+    assert told["run"] == "runs/plain-digits-small"
+    assert told["evaluation"]["clean"]["recall@1"] > 0.5
+    recipe = json.loads((folder / "recipe.json").read_text())
+    assert (recipe["epochs"], recipe["loss"]["margin"], recipe["loss"]["miner"]["type"]) == (1, 0.25, "SoftHard")
+    command = "train plain-digits-small --device cpu --epochs 1 --loss.margin 1/4 --loss.miner SoftHard --test --json"
+    assert json.loads((folder / "provenance.json").read_text())["command"] == f"robustdml {command}"
+    assert json.loads((folder / "evaluation.json").read_text()) == told["evaluation"]
+
+
+def test_a_killed_run_resumes_to_the_same_bits(here, call):
+    """Killed before its first checkpoint, and after it in the middle of an epoch."""
+    words = (*SMALL, "--epochs", 3, "--defense", "Plain", "--quiet")
+    assert call(*words, "--out", "whole")[0] == 0
+    for name, moment in (("early", "recipe.json"), ("late", "checkpoints/last")):
+        process = start(*words, "--out", name, cwd=here)
+        wait_for((here / name / moment).exists, process)
+        process.kill()
+        process.communicate()
+    for name in ("early", "late"):
+        code, _, err = call(*words, "--out", name, "--resume")
+        assert code == 0, err
+        assert equal(here / "whole", here / name)
+        assert [p.name for p in (here / name / "checkpoints").iterdir() if p.name != "last"] == ["epoch-3-step-0"]
+        steps = [json.loads(line)["step"] for line in (here / name / "log.jsonl").read_text().splitlines()]
+        assert steps == [1, 50]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_inside_the_epoch_and_says_how_to_go_on(here, call, number):
+    words = ("train", "act-digits-small", "--device", "cpu", "--epochs", 1)
+    if number == signal.SIGINT:
+        assert call(*words, "--out", "whole", "--quiet")[0] == 0
+    process = start(*words, "--out", "run", cwd=here)
+    wait_for((here / "run" / "log.jsonl").exists, process)
+    process.send_signal(number)
+    code, out, err = finish(process)
+    assert (code, out) == (130, "")
+    assert "robustdml train act-digits-small --out run --resume --device cpu" in err
+    assert not weights(here / "run")["layers.0.weight"].isnan().any()
+    assert "step-0" not in (here / "run" / "checkpoints" / "last").resolve().name
+    if number == signal.SIGINT:
+        code, _, err = call("train", "act-digits-small", "--out", "run", "--resume", "--device", "cpu")
+        assert code == 0, err
+        assert equal(here / "whole", here / "run")
+
+
+def test_ctrl_c_before_the_first_step(here):
+    process = start(*SMALL, cwd=here)
+    wait_for(lambda: "libtorch" in Path(f"/proc/{process.pid}/maps").read_text(), process)
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    assert code == 130
+    assert "Traceback" not in err
+    assert "robustdml train plain-digits-small" in err
+
+
+def test_two_processes_train_what_one_trains_in_two_parts(here, call):
+    shared = ("--epochs", 1, "--validation.share", 0.2, "--quiet")
+    assert call(*SMALL, *shared, "--batches.pairs", 64, "--accumulate", 2, "--out", "one")[0] == 0
+    code, _, err = run(*SMALL, *shared, "--batches.pairs", 32, "--processes", 2, "--out", "two", cwd=here)
+    assert code == 0, err
+    assert equal(here / "one", here / "two", 1e-6)
+    assert json.loads((here / "two" / "provenance.json").read_text())["processes"] == 2
+
+
+def test_two_processes_are_interrupted_together(here):
+    words = ("train", "act-digits-small", "--device", "cpu", "--epochs", 5, "--processes", 2, "--out", "run")
+    process = start(*words, cwd=here)
+    wait_for((here / "run" / "log.jsonl").exists, process)
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    assert code == 130
+    assert "robustdml train act-digits-small --out run --resume --device cpu --processes 2" in err
+    assert "Traceback" not in err
+    assert (here / "run" / "checkpoints" / "last" / "state-1.pt").exists()
+
+
+def test_several_processes_tell_one_failure_with_its_code(here):
+    code, out, err = run(
+        "train", "plain-mnist-c2f2", "--processes", 2, "--device", "cpu", cwd=here, HOME=str(here), ROBUSTDML_DATA=""
+    )
+    assert (code, out) == (4, "")
+    assert err.count("mnist was not found") == 1
+    assert not (here / "runs").exists()
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(trained, call):
+    before = {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
+    code, _, err = call(*SMALL, "--out", trained)
+    assert code == 2
+    assert "--resume" in err
+    assert {p: p.stat().st_mtime_ns for p in trained.rglob("*")} == before
+
+
+def test_a_finished_run_resumes_to_itself(trained, call):
+    before = weights(trained)
+    assert call(*SMALL, "--out", trained, "--resume", "--quiet")[0] == 0
+    assert all((before[k] == v).all() for k, v in weights(trained).items())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--epochs", 5), "--epochs 5 differs from the recipe"),
+        (("--seed", 1), "--seed 1 differs"),
+    ],
+)
+def test_resuming_with_other_settings_is_refused(trained, call, words, said):
+    code, _, err = call(*SMALL, "--out", trained, "--resume", *words)
+    assert code == 2
+    assert said in err
+
+
+def test_resuming_another_recipe_is_refused(trained, call):
+    code, _, err = call("train", "act-digits-small", "--out", trained, "--resume")
+    assert code == 2
+    assert "robustdml train plain-digits-small" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("act-fashion",), "Did you mean act-fashion-c2f2"),
+        (("plain-digits-small", "--epoch", 3), "Did you mean epochs?"),
+        (("plain-digits-small", "--epochs", 0), "epochs >= 1"),
+        (("plain-digits-small", "--epochs"), "--epochs needs a value"),
+        (("plain-digits-small", "--epochs", "many"), "expected int, got 'many'"),
+        (("plain-digits-small", "stray"), "cannot read 'stray'"),
+        (("plain-digits-small", "--loss.miner", "SemiHrd"), "Did you mean SemiHard"),
+        (("plain-digits-small", "--defense", "AntiCollapse"), "Set it in a recipe.json"),
+        (("act-digits-small", "--defense.adversary.ball.eps", "-1/255"), "eps must be"),
+        (("act-digits-small", "--defense.adversary.search.steps", 0), "steps >= 1"),
+        (("plain-digits-small", "--data", "digit"), "Did you mean digits?"),
+        (("plain-digits-small", "--device", "tpu9"), "--device must be"),
+        (("plain-digits-small", "--processes", 0), "--processes must be at least 1"),
+        (("plain-digits-small", "--model", "Pixels"), "no weights to train"),
+        (("fashion:rc2f2q:ptripletN",), "comes later"),
+    ],
+)
+def test_misuse_is_answered_in_words(here, call, words, said):
+    code, out, err = call("train", *words)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert not (here / "runs").exists()
+
+
+def test_a_dry_run_needs_no_data_and_counts(here, call):
+    code, out, _ = call("train", "act-mnist-c2f2", "--dry-run", "--json", "--data-root", here)
+    plan = json.loads(out)
+    assert code == 0
+    # clean mining, 32 steps on the pairs, and the final triplets: 256 + 32 * 256 + 384 rows for 256 images
+    assert (plan["forward_per_image"], plan["backward_per_image"]) == (34.5, 33.5)
+    assert plan["steps"] == 8 * 469
+    assert plan["recipe"]["defense"]["type"] == "AntiCollapse"
+    assert not list(here.iterdir())
+    assert "eps 77/255 = 0.302" in call("train", "act-mnist-c2f2", "--dry-run")[1]
+
+
+def test_impossible_recipes_in_a_file(here, call):
+    recipe = here / "recipe.json"
+    assert call("train", recipe)[0] == 4
+    recipe.write_text("{")
+    assert call("train", recipe)[0] == 4
+    call("train", "act-digits-small", "--dry-run", "--json")
+    recipe.write_text(json.dumps({"type": "Recipe", "name": "x", "nets": 1}))
+    code, _, err = call("train", recipe)
+    assert code == 2
+    assert "has no field 'nets'" in err
+
+
+@pytest.mark.parametrize("out", ["/proc/run", "file/run"])
+def test_an_output_folder_that_cannot_be_written(here, call, out):
+    (here / "file").touch()
+    code, _, err = call(*SMALL, "--out", out)
+    assert code == 1
+    assert "cannot write" in err
+    assert "--out" in err
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_alone(here, call):
+    line = "ulimit -f 200; exec "
+    words = f"{sys.executable} -m robustdml.cli.main train plain-digits-small --epochs 1 --out run --device cpu"
+    done = subprocess.run(
+        ["bash", "-c", line + words], cwd=here, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "cannot write" in done.stderr
+    assert list((here / "run" / "checkpoints").iterdir()) == []
+    assert not list((here / "run").rglob("*.part"))
+    assert call(*SMALL, "--out", "run", "--resume")[0] == 0

@@ -1,0 +1,71 @@
+"""Recipes by name."""
+
+import json
+
+import pytest
+
+from robustdml.data import DataError, Folder
+from robustdml.recipe import recipe_from_json, recipe_to_json
+from robustdml.recipes import adjusted, check_resumed, recipe, recipes
+from robustdml.recipes.papers import BIBTEX, TITLES, bibtex
+
+
+def test_every_recipe_is_called_what_it_calls_itself_and_survives_json():
+    for name, make in recipes().items():
+        made = make()
+        assert made.name == name
+        assert make.__doc__
+        assert made.paper in {"", *BIBTEX}
+        assert recipe_from_json(json.loads(json.dumps(recipe_to_json(made)))) == made
+
+
+def test_a_recipe_from_a_name_a_string_a_file_and_a_folder(tmp_path):
+    made = recipe("act-digits-small")
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe_to_json(made)))
+    assert recipe(str(tmp_path)) == recipe(str(tmp_path / "recipe.json")) == made
+    assert recipe("fashion:rc2f2p:ptripletN").name == "fashion-rc2f2p-ptripletN"
+
+
+def test_unknown_recipes():
+    with pytest.raises(ValueError, match="Did you mean act-digits-small"):
+        recipe("act-digits-smal")
+    with pytest.raises(DataError):
+        recipe("nowhere/recipe.json")
+
+
+def test_fields_are_set_from_words():
+    base = recipe("act-digits-small")
+    settings = {
+        "data": "folder:photos",
+        "data.image_size": "32",
+        "defense.adversary.ball.eps": "8/255",
+        "defense.adversary.ball": "L2",
+        "loss.miner": "SoftHard",
+        "clip": "1.0",
+    }
+    made = adjusted(base, list(settings.items()))
+    assert made.data == Folder("photos", image_size=32)
+    assert (type(made.defense.adversary.ball).__name__, made.defense.adversary.ball.eps) == ("L2", 8 / 255)
+    assert (type(made.loss.miner).__name__, made.clip) == ("SoftHard", 1.0)
+    assert adjusted(base, [("data", "Digits")]) == base
+    with pytest.raises(ValueError, match="Did you mean adversary"):
+        adjusted(base, [("defense.adversry.ball.eps", "8/255")])
+
+
+def test_resuming_needs_the_same_recipe(tmp_path):
+    base = recipe("act-digits-small")
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe_to_json(adjusted(base, [("epochs", "3")]))))
+    check_resumed(tmp_path, base, [])
+    check_resumed(tmp_path, base, [("epochs", "3")])
+    with pytest.raises(ValueError, match="--epochs 4 differs"):
+        check_resumed(tmp_path, base, [("epochs", "4")])
+    with pytest.raises(ValueError, match="holds a run of act-digits-small"):
+        check_resumed(tmp_path, recipe("plain-digits-small"), [])
+
+
+def test_bibtex_holds_each_paper_once():
+    assert set(BIBTEX) == set(TITLES)
+    text = bibtex(["robrank", "est", "robrank", ""])
+    assert text.count("@") == 2
+    assert "2106.03614" in text
+    assert "2002.11293" in text

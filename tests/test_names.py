@@ -1,0 +1,105 @@
+"""Attacks and profiles by name."""
+
+import json
+
+import pytest
+
+from robustdml.adversary import L2, Linf
+from robustdml.attacks.goals import Candidate, Mismatch, Misrank, Query
+from robustdml.names import ATTACKS, attack_profile, named, profile_named
+from robustdml.profile import PROFILES, nine_goals, profile_to_json
+
+GREY, COLOUR = (1, 28, 28), (3, 32, 32)
+
+
+@pytest.mark.parametrize("name", list(nine_goals(published=True)))
+def test_a_bare_name_is_the_corrected_attack(name):
+    assert named(name).goal == nine_goals(published=False)[name]
+    assert not named(name).published
+
+
+def test_published_targets_have_names_of_their_own():
+    assert named("GTM-published").goal == Mismatch("as-published")
+    assert named("LTM-published").goal == Misrank("included")
+    assert named("GTM-published").base == "GTM"
+    assert named("GTM-corrected").goal == Mismatch()
+
+
+def test_an_attack_string_is_the_published_attack_with_its_budget():
+    found = named("CA:pm=+:W=5:eps=0.03137:alpha=0.0117:pgditer=16")
+    assert found.goal == Candidate("raise", 5, unique=False)
+    assert (found.base, found.published, found.count) == ("CA+", True, 5)
+    assert (found.eps, found.step_size, found.steps) == (0.03137, 0.0117, 16)
+    assert named("QA:pm=-:M=2").goal == Query("lower", 2, unique=False)
+    assert named("GTM:eps=8/255").goal == Mismatch("as-published")
+    assert named("GTM:eps=8/255").eps == 8 / 255
+
+
+def test_the_default_budget_follows_the_images():
+    for shape, eps in (
+        (GREY, 77 / 255),
+        ((1, 8, 8), 77 / 255),
+        (COLOUR, 8 / 255),
+        ((1, 32, 32), 8 / 255),
+        ((3, 28, 28), 8 / 255),
+    ):
+        [m] = attack_profile("ES", shape).measurements
+        assert m.adversary.ball == Linf(eps)
+        assert (m.adversary.search.steps, m.adversary.search.step_size) == (32, 3 / 255)
+
+
+def test_what_is_given_wins_over_the_string_and_the_string_over_the_default():
+    text = "ES:eps=0.1:alpha=0.01:pgditer=8"
+    [m] = attack_profile(text, GREY, steps=4).measurements
+    assert (m.adversary.ball.eps, m.adversary.search.step_size, m.adversary.search.steps) == (0.1, 0.01, 4)
+    [m] = attack_profile(text, GREY, eps=0.2, step_size=0.05, random_start=True).measurements
+    assert (m.adversary.ball.eps, m.adversary.search.step_size, m.adversary.search.steps) == (0.2, 0.05, 8)
+    assert m.adversary.search.random_start
+
+
+def test_default_steps_fit_the_ball():
+    assert attack_profile("ES", GREY, eps=1 / 255).measurements[0].adversary.search.step_size == 1 / 255
+    [m] = attack_profile("ES", GREY, eps=1.0, steps=10, norm="l2").measurements
+    assert m.adversary.ball == L2(1.0)
+    assert m.adversary.search.step_size == 0.25
+
+
+def test_the_profile_is_called_after_the_attack():
+    assert attack_profile("CA+", GREY).name == "attack-CA+"
+    assert attack_profile("GTM-published", GREY).name == "attack-GTM-published"
+    assert attack_profile("CA:pm=-", GREY).name == "attack-CA--published"
+    assert [m.name for m in attack_profile("GTM-published", GREY).measurements] == ["GTM"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("CB+", "Did you mean"),
+        ("QA", "need a direction"),
+        ("CA:pm=+:K=1", "cannot read 'K=1'"),
+        ("CA:pm=+:W=one", "W must be a whole number, got 'one'"),
+        ("CA:pm=*", r"pm must be \+ or -"),
+        ("CA:pm=+:eps=x", "expected a number or a fraction"),
+    ],
+)
+def test_strings_that_are_none(text, said):
+    with pytest.raises(ValueError, match=said):
+        named(text)
+
+
+def test_every_attack_is_listed():
+    assert list(ATTACKS)[:9] == list(nine_goals(published=True))
+
+
+def test_profiles_by_name_file_and_callable(tmp_path, monkeypatch):
+    assert profile_named("rob28") is PROFILES["rob28"]
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(profile_to_json(PROFILES["rob32"])))
+    assert profile_named(str(file)) == PROFILES["rob32"]
+    (tmp_path / "myprofiles.py").write_text(
+        "from robustdml.profile import PROFILES\ndef mine(): return PROFILES['rob224']\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert profile_named("myprofiles:mine") is PROFILES["rob224"]
+    with pytest.raises(ValueError, match="Did you mean rob28-strict"):
+        profile_named("rob28-stric")
