@@ -74,7 +74,9 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--with-map", action="store_true", help="let the library compute the full mAP too (much slower)")
+    parser.add_argument(
+        "--with-map", action="store_true", help="let the library compute the full mAP too (much slower)"
+    )
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:

@@ -21,6 +21,7 @@ LAYERS = [  # a module imports from lower layers or its own package only
     ["attacks", "defenses"],
     ["evaluate", "recipe", "audit", "doctor"],
     ["profile", "smoothing", "runs"],
+    ["scorecard"],
     ["benchmark", "train", "clean", "names"],
     ["curves", "recipes", "report"],
     ["catalogue", "targets", "demo"],
@@ -28,7 +29,7 @@ LAYERS = [  # a module imports from lower layers or its own package only
     ["cli"],
 ]
 LAYER = {noun: number for number, nouns in enumerate(LAYERS) for noun in nouns}
-LONGER = {"benchmark.py": 430, "train.py": 430}  # each still holds two nouns; may shrink, not grow
+LONGER: dict[str, int] = {}  # modules that may pass 400 lines, with the reason
 MODULES = sorted(ROOT.rglob("*.py"))
 EVERY = pytest.mark.parametrize("path", MODULES, ids=[str(p.relative_to(ROOT)) for p in MODULES])
 

@@ -72,8 +72,8 @@ def evaluation_mode(embedder: Embedder) -> Check:
     message = (
         "all parts of the model run in evaluation mode"
         if not stuck
-        else f"{stuck[0]} stays in training mode after eval() ({len(stuck)} parts do): dropout or batch statistics blur "
-        "both the score and the attack's gradient. Do not override train()."
+        else f"{stuck[0]} stays in training mode after eval() ({len(stuck)} parts do): dropout or batch statistics "
+        "blur both the score and the attack's gradient. Do not override train()."
     )
     return Check("eval_mode", not stuck, float(len(stuck)), message)
 
@@ -173,7 +173,9 @@ def finite_embeddings(name: str, outcome: Outcome) -> Check:
     lost = float((~torch.isfinite(outcome.after["shift"])).float().mean())
     ok = lost == 0
     message = f"{name}: {100 * lost:.1f} % of adversarial images have a NaN or infinite embedding" + (
-        "" if ok else ". Scores of such images mean nothing; find the layer that overflows (a division by a norm or a "
+        ""
+        if ok
+        else ". Scores of such images mean nothing; find the layer that overflows (a division by a norm or a "
         "variance of zero) and give it a floor."
     )
     return Check("finite_embeddings", ok, lost, message)
@@ -191,7 +193,9 @@ def zero_budget(
     same = torch.equal(outcome.images, images)
     ok = same and apart <= 1e-3
     message = f"{name}: scores change by {apart:.2g} with eps = 0" + (
-        "" if ok else ". The scores before and after an attack are not measured alike, so their difference means nothing."
+        ""
+        if ok
+        else ". The scores before and after an attack are not measured alike, so their difference means nothing."
     )
     return Check("eps_zero", ok, apart, message)
 

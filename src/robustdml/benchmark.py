@@ -2,14 +2,12 @@
 
 import hashlib
 import json
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +21,6 @@ from robustdml.attacks import RetrievalSystem, Scene
 from robustdml.audit import Check
 from robustdml.data.images import ImageSet
 from robustdml.deep_metric import DeepMetric
-from robustdml.distance import Euclidean
 from robustdml.draws import Draws
 from robustdml.evaluate import Evaluation, device_of, embed_all, evaluate_embeddings, images_on, own_rows
 from robustdml.files import write_json, write_with
@@ -32,12 +29,8 @@ from robustdml.models.embedder import Embedder
 from robustdml.profile import Measurement, Profile, profile_to_json
 from robustdml.ranking import Gallery
 from robustdml.runs import now, provenance
-from robustdml.score import COMPONENTS, WORST_CASE, ers, normalised
+from robustdml.scorecard import scorecard
 from robustdml.serial import Json
-
-SCHEMA = 1
-RESAMPLES = 1000
-ERS_UNDEFINED = "the Euclidean shift is unbounded, so ES:D and with it ERS are undefined"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +73,9 @@ def stage(metric: DeepMetric, data: ImageSet, *, seed: int = 0, queries: int | N
     """
     everything = data.split.query
     if len(everything) == 0 or len(data.split.gallery) < 2:
-        raise ValueError(f"{data.name}: the test split has {len(everything)} queries and {len(data.split.gallery)} gallery items.")
+        raise ValueError(
+            f"{data.name}: the test split has {len(everything)} queries and {len(data.split.gallery)} gallery items."
+        )
     if queries is not None and not 1 <= queries <= len(everything):
         raise ValueError(f"--queries must be 1 … {len(everything)} for {data.name}, got {queries}.")
     order = Draws(seed, "queries").bits("subset", everything).argsort()
@@ -204,9 +199,9 @@ def benchmark(
                 if not file.exists():
                     prepared = prepared or ready.block(blocks[number])
                     progress(done, total, measurement.name)
-                    arrays, checks = measure(ready, measurement, blocks[number], prepared=prepared)
-                    arrays["checks"] = np.array(json.dumps([c.as_json() for c in checks]))
-                    write_npz(file, arrays)
+                    unit, made = measure(ready, measurement, blocks[number], prepared=prepared)
+                    unit["checks"] = np.array(json.dumps([c.as_json() for c in made]))
+                    write_npz(file, unit)
                 done += state.num_processes
                 if stopped():
                     raise Interrupted("the same command continues where it stopped")
@@ -214,13 +209,18 @@ def benchmark(
     state.wait_for_everyone()
     path = out / f"benchmark-{profile.name}.json"
     if state.is_main_process:
-        found = {m.name: _gathered(units, i, len(blocks)) for i, m in enumerate(profile.measurements)}
         evaluation = ready.evaluate()
-        checks = _model_checks(ready, evaluation, weights) + [c for _, own in found.values() for c in own]
-        arrays = {name: own for name, (own, _) in found.items()}
+        checks = _model_checks(ready, evaluation, weights)
+        arrays: dict[str, dict[str, np.ndarray]] = {}
+        for place, measurement in enumerate(profile.measurements):
+            arrays[measurement.name], own = _gathered(units, place, len(blocks))
+            checks += own
         card = scorecard(profile, arrays, evaluation, checks, metric, data, seed)
         card |= about or {}
-        card["cost"] |= {"seconds": round(time.perf_counter() - began, 2), "seconds_floor": _floor_seconds(ready, profile)}
+        card["cost"] |= {
+            "seconds": round(time.perf_counter() - began, 2),
+            "seconds_floor": _floor_seconds(ready, profile),
+        }
         card["model_was_in_training_mode"] = was_training
         card["provenance"] = made_with | {"end": now(), "data": data.fingerprint(), "weights": weights}
         write_npz(out / f"benchmark-{profile.name}.npz", _per_query(arrays))
@@ -292,120 +292,16 @@ def _floor_seconds(ready: Stage, profile: Profile) -> float:
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        runner(ready.metric.embedder, images, lambda z, unit, step: z.sum(dim=1), draws=Draws(0), index=torch.arange(len(images)))
+        runner(
+            ready.metric.embedder,
+            images,
+            lambda z, unit, step: z.sum(dim=1),
+            draws=Draws(0),
+            index=torch.arange(len(images)),
+        )
         middle = time.perf_counter()
         ready.metric.embed(images)
         times.append((middle - start, time.perf_counter() - middle))
     gradient, forward = np.median(np.array(times), axis=0) / len(images)
     steps = [getattr(m.adversary.search, "steps", 0) for m in profile.measurements]
     return round(float(sum(s * gradient + 2 * forward for s in steps) * len(ready.rows)), 2)
-
-
-def component_values(attack: str, after: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The components of ERS that an attack feeds, per query, 0 … 100."""
-    return {
-        name: np.asarray(normalised(name, after[c.score] * (100 if c.percent else 1)))
-        for name, c in COMPONENTS.items()
-        if c.attack == attack and c.score in after
-    }
-
-
-def bootstrap(values: np.ndarray, seed: int) -> list[float]:
-    """95 % percentile interval of the mean of per-query values [q]; NaN entries are left out."""
-    values = values[~np.isnan(values)]
-    if len(values) == 0:
-        return [math.nan, math.nan]
-    generator = np.random.default_rng(seed)
-    means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)]
-    return [float(v) for v in np.percentile(means, [2.5, 97.5])]
-
-
-def scorecard(
-    profile: Profile,
-    arrays: dict[str, dict[str, np.ndarray]],
-    evaluation: Evaluation,
-    checks: list[Check],
-    metric: DeepMetric,
-    data: ImageSet,
-    seed: int,
-) -> Json:
-    """Everything the per-query numbers of a profile add up to."""
-    attacks: dict[str, Any] = {}
-    components: dict[str, np.ndarray] = {}
-    for m in profile.measurements:
-        own = arrays[m.name]
-        after = {n.removeprefix("after/"): v for n, v in own.items() if n.startswith("after/")}
-        values = component_values(m.name, after)
-        components |= values
-        attacks[m.name] = {
-            **{when: _means(own, when) for when in ("before", "after", "after_8bit")},
-            "component": {name: float(np.nanmean(v)) for name, v in values.items()},
-            "interval": {name: bootstrap(v, seed) for name, v in values.items()},
-            **adversary_fields(m.adversary),
-            "perturbs": m.goal.perturbs,
-            "goal": asdict(m.goal) | {"type": type(m.goal).__name__},  # type: ignore[call-overload]  # goals are dataclasses
-            "units": "prank: percentile rank 0..1; recall and retain: share of queries; cosine; shift: distance",
-            "seconds": round(float(own["cost"][2]), 2),
-        }
-    defined = profile.has_ers and not isinstance(metric.distance, Euclidean)
-    merged = _merged(checks)
-    card: dict[str, Any] = {
-        "schema": SCHEMA,
-        "profile": profile.name,
-        "published_protocol": profile.published,
-        "ers": ers({n: float(np.nanmean(v)) for n, v in components.items()}) if defined else None,
-        "ers_interval": bootstrap(np.mean([components[n] for n in COMPONENTS], axis=0), seed) if defined else None,
-        "clean": evaluation.scores,
-        "attacks": attacks,
-        "worst_case_recall@1": _worst_case(arrays),
-        "queries": evaluation.queries,
-        "gallery": evaluation.gallery,
-        "classes": evaluation.classes,
-        "lonely_queries": evaluation.lonely,
-        "dataset": data.name,
-        "distance": type(metric.distance).__name__,
-        "embedding": evaluation.embedding,
-        "threat_model": adversary_fields(profile.measurements[0].adversary)
-        | {"perturbs": "one image at a time; the gallery stays clean", "knowledge": "model, gallery and labels (white box)"},
-        "checks": {c.name: {"ok": c.ok, "value": c.value, "message": c.message} for c in merged},
-        "flags": [c.as_flag() for c in merged if not c.ok],
-        "unreliable": any(not c.ok for c in merged),
-        "cost": {
-            "forward": int(sum(own["cost"][0] for own in arrays.values())) + evaluation.gallery,
-            "backward": int(sum(own["cost"][1] for own in arrays.values())),
-        },
-        "seed": seed,
-    }
-    if not defined:
-        card["ers_undefined"] = ERS_UNDEFINED if profile.has_ers else "the profile does not measure all ten components"
-    return card
-
-
-def _means(own: dict[str, np.ndarray], when: str) -> dict[str, float]:
-    return {n.removeprefix(when + "/"): float(np.nanmean(v)) for n, v in own.items() if n.startswith(when + "/")}
-
-
-def _merged(checks: list[Check]) -> list[Check]:
-    """One check of each name: the worst."""
-    by_name: dict[str, Check] = {}
-    for check in checks:
-        by_name[check.name] = check.worse(by_name[check.name]) if check.name in by_name else check
-    return list(by_name.values())
-
-
-def _worst_case(arrays: dict[str, dict[str, np.ndarray]]) -> float | None:
-    """Share of queries whose recall@1 survives ES, LTM and corrected GTM all; `None` if one was not measured.
-
-    Strict profiles attack the corrected target under the name GTM itself.
-    """
-    names = [n if n in arrays else n.removesuffix("-corrected") for n in WORST_CASE]
-    if any(n not in arrays for n in names):
-        return None
-    survived = np.min([arrays[n]["after/recall@1"] for n in names], axis=0)
-    return float(np.nanmean(survived))
-
-
-def adversary_fields(adversary: Adversary) -> dict[str, Any]:
-    """Norm, radius and search settings of an adversary, for result files."""
-    search = asdict(adversary.search)  # type: ignore[call-overload]  # searches are dataclasses
-    return {"norm": type(adversary.ball).__name__.lower(), "eps": adversary.ball.eps, "search": type(adversary.search).__name__, **search}

@@ -10,13 +10,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from robustdml.adversary import Adversary, Noise, Pgd
-from robustdml.benchmark import Stage, component_values, measure, write_npz
+from robustdml.benchmark import Stage, measure, write_npz
 from robustdml.distance import Euclidean
 from robustdml.draws import Draws
 from robustdml.files import write_json
 from robustdml.profile import Measurement, Profile
 from robustdml.ranking import neighbours
 from robustdml.score import COMPONENTS, ers
+from robustdml.scorecard import component_values
 from robustdml.serial import Json
 
 BUDGETS = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
@@ -38,7 +39,12 @@ def with_budget(adversary: Adversary, share: float) -> Adversary:
 
 
 def write_curve(
-    stage: Stage, profile: Profile, out: Path, *, name: str = "", progress: Callable[[int, int, str], None] = lambda done, total, what: None
+    stage: Stage,
+    profile: Profile,
+    out: Path,
+    *,
+    name: str = "",
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> Json:
     """Measure a profile at seven budgets and write `curve-PROFILE.json`.
 
@@ -152,7 +158,11 @@ class _Album:
     def gallery_rows(self, rows: Int[Tensor, "e k"]) -> np.ndarray:
         """The same for gallery rows; -1 stays -1."""
         index = self.stage.data.split.gallery[rows.cpu().clamp_min(0)]
-        found = self.rows(index.flatten()).reshape(index.shape) if bool((rows >= 0).any()) else np.zeros(index.shape, dtype=np.int64)
+        found = (
+            self.rows(index.flatten()).reshape(index.shape)
+            if bool((rows >= 0).any())
+            else np.zeros(index.shape, dtype=np.int64)
+        )
         return np.where(rows.cpu().numpy() >= 0, found, -1)
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -53,17 +54,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file completely or not at all; NaN is written as null."""
+    """Write a JSON file completely or not at all; NaN and infinity are written as null."""
     write_text(path, json_text(value))
 
 
 def json_text(value: Any) -> str:
-    """One JSON document; NaN is written as null."""
+    """One JSON document; NaN and infinity are written as null."""
     return json.dumps(_finite(value), indent=1) + "\n"
 
 
 def _finite(value: Any) -> Any:
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
         return {str(k): _finite(v) for k, v in value.items()}

@@ -112,7 +112,7 @@ def ranking_matches(
     *,
     itself: Int[Tensor, "q"] | None = None,
 ) -> np.ndarray:
-    """Which places of each ranking hold the query's class [q, n], for metrics of one's own; the whole matrix of bits."""
+    """Which places of each ranking hold the query's class [q, n], for metrics of one's own."""
     blocks = _blocks(distance, queries, query_labels, gallery, gallery_labels, itself, BUDGET)
     return np.concatenate([_order(d, same, resolution) for d, same, resolution in blocks])
 
@@ -167,7 +167,7 @@ def _score(matches: np.ndarray) -> np.ndarray:
 
 
 def nmi(labels: Int[Tensor, "n"], clusters: Int[Tensor, "n"]) -> float:
-    """Mutual information of two partitions over the arithmetic mean of their entropies, in [0, 1]; 1 if both are trivial."""
+    """Mutual information of two partitions over the mean of their entropies, in [0, 1]; 1 if both are trivial."""
     from sklearn.metrics import normalized_mutual_info_score
 
     return float(normalized_mutual_info_score(labels.cpu().numpy(), clusters.cpu().numpy()))

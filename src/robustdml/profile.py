@@ -21,6 +21,7 @@ from robustdml.recipe import component_types
 from robustdml.score import COMPONENTS
 from robustdml.serial import Json, from_json, to_json
 
+
 @dataclass(frozen=True)
 class Measurement:
     """A named attack of a profile."""
@@ -60,7 +61,9 @@ class Profile:
             raise ValueError(f"profile {self.name!r} lists no attack. Give at least one measurement.")
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
-            raise ValueError(f"profile {self.name!r} names {', '.join(twice)} twice. Give every measurement its own name.")
+            raise ValueError(
+                f"profile {self.name!r} names {', '.join(twice)} twice. Give every measurement its own name."
+            )
         if self.batch < 1:
             raise ValueError(f"profile {self.name!r} needs batch >= 1, got {self.batch}.")
 

@@ -139,7 +139,11 @@ def load_weights(embedder: Embedder, tensors: dict[str, Tensor], where: Path, re
     own = embedder.state_dict()
     given = {name: t for name, t in tensors.items() if not name.startswith("loss.")}
     missing, foreign = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
-    shapes = [f"{n} {tuple(given[n].shape)} for {tuple(own[n].shape)}" for n in own if n in given and given[n].shape != own[n].shape]
+    shapes = [
+        f"{n} {tuple(given[n].shape)} for {tuple(own[n].shape)}"
+        for n in own
+        if n in given and given[n].shape != own[n].shape
+    ]
     if missing or foreign or shapes:
         found = "; ".join(
             f"{what}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
@@ -147,14 +151,15 @@ def load_weights(embedder: Embedder, tensors: dict[str, Tensor], where: Path, re
             if names
         )
         raise DataError(
-            f"{where}: these weights are not those of {type(recipe.model).__name__} in recipe {recipe.name!r} ({found}). "
-            "Use the recipe.json that was saved beside them."
+            f"{where}: these weights are not those of {type(recipe.model).__name__} in recipe {recipe.name!r} "
+            f"({found}). Use the recipe.json that was saved beside them."
         )
     broken = [n for n, t in given.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
     if broken:
         raise DataError(
             f"{where}: {broken[0]} holds NaN or infinite weights ({len(broken)} of {len(given)} tensors do). The "
-            "training diverged or the file is damaged; use an earlier checkpoint, or train again with a lower --optimiser.lr."
+            "training diverged or the file is damaged; use an earlier checkpoint, or train again with a lower "
+            "--optimiser.lr."
         )
     embedder.load_state_dict(given)
 
@@ -219,7 +224,9 @@ def _saved_recipe(path: Path) -> Recipe:
     try:
         return read_recipe(path)
     except ValueError as error:
-        raise DataError(f"{error} The checkpoint cannot be rebuilt; copy its recipe.json from the run again.") from error
+        raise DataError(
+            f"{error} The checkpoint cannot be rebuilt; copy its recipe.json from the run again."
+        ) from error
 
 
 class RunFolder:
@@ -322,6 +329,8 @@ class RunFolder:
             own_path = folder / f"state-{rank}.pt"
             return folder, shared, torch.load(own_path, weights_only=True) if own_path.exists() else {"memory": {}}
         except OSError as error:
-            raise DataError(f"{self.path}: nothing to resume ({error.strerror or error}). Train without --resume.") from error
+            raise DataError(
+                f"{self.path}: nothing to resume ({error.strerror or error}). Train without --resume."
+            ) from error
         except Exception as error:  # torch.load raises many kinds for damaged files
             raise DataError(f"{folder / STATE}: damaged ({error}). Remove {folder} and train again.") from error

@@ -57,5 +57,3 @@ def ers(components: Mapping[str, float]) -> float:
     if missing:
         raise ValueError(f"ERS needs all ten components, {', '.join(missing)} missing. Use a rob… profile.")
     return sum(components[name] for name in COMPONENTS) / len(COMPONENTS)
-
-

@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,7 +13,8 @@ from accelerate import Accelerator
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from robustdml.data.images import ImageSet, Split
+from robustdml.data.images import ImageSet
+from robustdml.data.splits import hold_out
 from robustdml.deep_metric import DeepMetric
 from robustdml.defenses.defense import clean_embeddings
 from robustdml.draws import Draws
@@ -69,13 +70,8 @@ class Trainer:
     best: float
     draws: Draws
 
-    @property
-    def running(self) -> Embedder:
-        """The embedder in the precision of the recipe."""
-        return self._running
-
     def __post_init__(self) -> None:
-        self._running = in_precision(self.embedder, self.recipe.precision)
+        self.running = in_precision(self.embedder, self.recipe.precision)
 
     def mean(self, value: Tensor) -> Tensor:
         """The average of a tensor over processes."""
@@ -130,7 +126,9 @@ class Trainer:
         return logs
 
     def _update(self, names: tuple[str, ...] | None) -> None:
-        average_gradients([p for o in self.optimisers.values() for g in o.param_groups for p in g["params"]], self.accelerator)
+        average_gradients(
+            [p for o in self.optimisers.values() for g in o.param_groups for p in g["params"]], self.accelerator
+        )
         if self.recipe.clip is not None:
             nn.utils.clip_grad_norm_([p for p in self.embedder.parameters() if p.grad is not None], self.recipe.clip)
         for name, optimiser in self.optimisers.items():
@@ -190,32 +188,6 @@ def average_gradients(parameters: list[nn.Parameter], accelerator: Accelerator) 
     flat = accelerator.reduce(flat, "mean")
     for p, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
         p.grad = gradient.reshape(p.shape)
-
-
-def hold_out(data: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet | None]:
-    """Training images without, and validation images with, a share of the training split.
-
-    Whole classes are held out if the data set is zero-shot, else images. Validation images are query set and gallery.
-    """
-    if share == 0:
-        return data, None
-    train = data.split.train
-    if data.zero_shot:
-        unit = data.labels[train].unique()
-        member = data.labels[train]
-    else:
-        unit = member = train
-    order = Draws(seed, "validation").bits("hold out", unit).argsort()
-    chosen = unit[order[: max(2, round(share * len(unit)))]]
-    held = torch.isin(member, chosen)
-    rest, validation = train[~held], train[held]
-    if len(rest) < 2 or len(validation) < 2:
-        raise ValueError(
-            f"{data.name}: a validation share of {share} of {len(train)} training images leaves {len(rest)} to train on "
-            f"and {len(validation)} to validate with. Choose another --validation.share."
-        )
-    kept = replace(data, split=Split(rest, data.split.query, data.split.gallery))
-    return kept, replace(data, split=Split(rest, validation, validation))
 
 
 def train(
@@ -283,9 +255,13 @@ def prepare(recipe: Recipe, data: ImageSet, accelerator: Accelerator) -> Trainer
     groups = embedder.parameter_groups() | loss.parameter_groups()
     for name in recipe.groups:
         if name not in groups:
-            raise ValueError(f"recipe {recipe.name}: no parameter group {name!r}; model and loss have {sorted(groups)}.")
+            raise ValueError(
+                f"recipe {recipe.name}: no parameter group {name!r}; model and loss have {sorted(groups)}."
+            )
     if not any(groups.values()):
-        raise ValueError(f"recipe {recipe.name}: {type(recipe.model).__name__} has no weights to train. Evaluate it instead.")
+        raise ValueError(
+            f"recipe {recipe.name}: {type(recipe.model).__name__} has no weights to train. Evaluate it instead."
+        )
     optimisers = {n: recipe.groups.get(n, recipe.optimiser).build(p) for n, p in groups.items() if p}
     draws = Draws(recipe.seed, "train")
     return Trainer(recipe, data, accelerator, embedder, loss, optimisers, {}, Position(), -math.inf, draws)
@@ -389,7 +365,8 @@ def _line(entry: dict[str, float], recipe: Recipe) -> str:
     left = entry["seconds"] * (recipe.epochs / max(entry["epoch"], 1e-9) - 1)
     return (
         f"epoch {entry['epoch']:.2f}/{recipe.epochs}  step {entry['step']}  loss {entry['loss']:.4f}  mean distance "
-        f"{entry['mean_distance']:.3f}  effective rank {entry['effective_rank']:.1f}  {entry['seconds']:.0f} s, about {left:.0f} s left"
+        f"{entry['mean_distance']:.3f}  effective rank {entry['effective_rank']:.1f}  {entry['seconds']:.0f} s, "
+        f"about {left:.0f} s left"
     )
 
 
@@ -415,6 +392,7 @@ def save(trainer: Trainer, folder: RunFolder) -> None:
         torch.distributed.all_gather_object(gathered, own)
     if trainer.accelerator.is_main_process:
         p = trainer.position
-        folder.save(f"epoch-{p.epoch}-step-{p.step}", trainer.embedder, trainer.loss, trainer.recipe, trainer.state(), gathered)
+        folder.save(
+            f"epoch-{p.epoch}-step-{p.step}", trainer.embedder, trainer.loss, trainer.recipe, trainer.state(), gathered
+        )
     trainer.accelerator.wait_for_everyone()
-

@@ -10,7 +10,7 @@ from torch import Tensor
 
 Rows = TypeVar("Rows", bound=Tensor)
 Energy = Callable[[Tensor, Tensor, int], Tensor]
-"""(z [n *k d], unit [n], step) -> one number per row [n], always minimised. Row i belongs to attacked unit `unit[i]`."""
+"""(z [n *k d], unit [n], step) -> one number per row [n], minimised. Row i belongs to attacked unit `unit[i]`."""
 PixelEnergy = Callable[[Tensor, Tensor, int], Tensor]
 """The same as a function of images [n *k c h w]; built by `Adversary` alone."""
 Achieved = Callable[[Tensor, Tensor], Bool[Tensor, "n"]]

@@ -20,7 +20,8 @@ FILE = "attacks"
 RUNS = r"CA[+-]_W\d+|QA[+-]_M\d+|TMA|ES|ES_fgsm|GTT|GTM_(?:upstream|corrected)|LTM_(?:upstream|corrected)|rinit_.*"
 LOSSES = r"CA[+-]/W\d+|QA[+-]/M\d+|ES|GTM|GTT|TMA|LTMPAIR"
 SELECTIONS = (
-    "topmost_idx|caminus_draw|caminus_idx|qaminus_perm|qaminus_idx|gtt_top1|gtt_top2|gtm_(?:match|unmatch)_(?:upstream|corrected)"
+    "topmost_idx|caminus_draw|caminus_idx|qaminus_perm|qaminus_idx|gtt_top1|gtt_top2|"
+    "gtm_(?:match|unmatch)_(?:upstream|corrected)"
 )
 COVERS = [
     rf"e2e/[CEN]/({RUNS})/",
@@ -135,7 +136,7 @@ def attacked(golden, case):
 
 @for_each(runs)
 def test_adversarial_images_equal_the_published_ones(golden, case):
-    model, scene, outcome, goal = attacked(golden, case)
+    model, _, outcome, goal = attacked(golden, case)
     key = f"e2e/{case}"
     torch.testing.assert_close(outcome.images, golden.tensor(f"{key}/xadv"), atol=1e-9, rtol=0)
     z = model.embed(outcome.images)
@@ -145,7 +146,9 @@ def test_adversarial_images_equal_the_published_ones(golden, case):
     trace = torch.stack([reduce(t) for t in goal.trace])
     published = golden.tensor(f"{key}/loss_trace")
     assert ((trace - published).abs() <= 1e-6 * published.abs().clamp_min(1)).all()
-    moved = (outcome.images - golden.tensor("e2e/gallery_u8").double()[golden.tensor("e2e/batch_idx")] / 255).abs().amax()
+    moved = (
+        (outcome.images - golden.tensor("e2e/gallery_u8").double()[golden.tensor("e2e/batch_idx")] / 255).abs().amax()
+    )
     torch.testing.assert_close(moved, golden.tensor(f"{key}/linf"), atol=1e-9, rtol=0)
 
 
@@ -158,7 +161,7 @@ def test_reported_numbers_equal_the_published_ones(golden, case):
     for when, ours in (("before", outcome.before), ("after", outcome.after)):
         for name, value in zip(golden.strings(f"{key}/{when}_keys"), golden.arrays[f"{key}/{when}"], strict=True):
             if name in ("loss", "embshift"):
-                continue  # the loss is compared step by step; the published shift is that of the image before the last step
+                continue  # the loss is compared step by step; the published shift is of the image before the last
             own, tolerance = ours_under(name, ours), 5e-8
             if "CA" in name and when == "before":
                 tolerance = 1.01 / n  # rounding decides upstream whether the candidate's own copy comes before it

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from robustdml.draws import Draws
 from robustdml.adversary import Adversary, Linf, Pgd
 from robustdml.defenses import AntiCollapse, ShiftTraining
+from robustdml.draws import Draws
 from robustdml.energies import hardness
 from robustdml.losses import Contrastive, Triplet
 from robustdml.models.embedder import Layers, frozen
@@ -142,7 +142,9 @@ def test_shift_training_with_batchnorm_differs_only_by_the_logging_pass(golden, 
     model = network(golden, "bn")
     images = golden.tensor("images")
     with torch.no_grad():
-        benign = loss_of(golden, case)(model(images), golden.tensor("labels"), draws=Draws(0), index=torch.arange(len(images)))
+        benign = loss_of(golden, case)(
+            model(images), golden.tensor("labels"), draws=Draws(0), index=torch.arange(len(images))
+        )
     torch.testing.assert_close(benign, golden.tensor(f"{case}.loss_benign"), atol=1e-9, rtol=0)
     _, _, step, found = take_step(golden, case, model)
     check_adversarial_images(golden, case, found)

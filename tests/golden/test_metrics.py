@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from robustdml.score import ers, normalised
 from robustdml.distance import Euclidean
 from robustdml.metrics import average_precision, cluster, nmi, ranking_matches, retrieval_scores
+from robustdml.score import ers, normalised
 from tests.golden.cases import DISTANCE, for_each
 
 FILE = "metrics"

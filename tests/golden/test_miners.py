@@ -2,6 +2,7 @@
 
 import torch
 
+from robustdml.draws import Draws
 from robustdml.mining import (
     DistanceWeighted,
     Hardest,
@@ -15,7 +16,6 @@ from robustdml.mining import (
     partner,
     same_class,
 )
-from robustdml.draws import Draws
 from tests.golden.cases import DISTANCE, for_each
 
 FILE = "miners"
@@ -35,7 +35,7 @@ def read(golden, case):
 
 @for_each(lambda golden: [f"{s}/pdist.{m}" for s in golden.under("set/") for m in "CEN"])
 def test_distances_equal_the_published_ones(golden, case):
-    z, labels, distance = read(golden, case)
+    z, _, distance = read(golden, case)
     published = golden.tensor(case)
     published[range(len(z)), range(len(z))] = 0
     ours = distance.matrix(z, z)
@@ -100,7 +100,7 @@ def test_lifted_lists_equal_the_published_ones(golden, case):
 
 @for_each(named("npair"))
 def test_npair_lists_equal_the_published_ones(golden, case):
-    z, labels, _ = read(golden, case)
+    _, labels, _ = read(golden, case)
     assert torch.equal(partner(labels).int().argmax(dim=1), golden.tensor(f"{case}/pos"))
     assert torch.equal(other_class(labels), golden.tensor(f"{case}/neg_mask"))
 

@@ -45,9 +45,7 @@ class RetrievalSystem:
         n = len(self.gallery.z)
         return min(max(int(TOP_SHARE * n), FEWEST_TOP), n - 1)
 
-    def scene(
-        self, clean: Float[Tensor, "b d"], labels: Int[Tensor, "b"], itself: Int[Tensor, "b"] | None
-    ) -> "Scene":
+    def scene(self, clean: Float[Tensor, "b d"], labels: Int[Tensor, "b"], itself: Int[Tensor, "b"] | None) -> "Scene":
         """The scene for some clean embeddings; `itself` are their own gallery rows, if they have any."""
         d = self.to_gallery_precisely(clean)
         others = d if itself is None else d.scatter(1, itself[:, None], torch.inf)

@@ -65,7 +65,9 @@ def mean_of_active(h: Float[Tensor, "t"]) -> Float[Tensor, ""]:
     return h.clamp_min(0).sum() / active.sum().clamp_min(1)
 
 
-def mine(loss: TripletLoss, z: Float[Tensor, "b d"], labels: Int[Tensor, "b"], *, draws: Draws, index: Tensor) -> Triplets:
+def mine(
+    loss: TripletLoss, z: Float[Tensor, "b d"], labels: Int[Tensor, "b"], *, draws: Draws, index: Tensor
+) -> Triplets:
     """The triplets `loss` finds among the embeddings of a batch."""
     return loss.miner(z.detach(), labels, loss.distance, draws=draws, index=index)
 

@@ -48,7 +48,7 @@ class Bfloat16(Embedder):
 
     def __init__(self, inner: Embedder) -> None:
         super().__init__()
-        self.inner = inner.to(memory_format=torch.channels_last)
+        self.inner = inner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
         self.dim = inner.dim
         self.lipschitz = None  # rounding inside voids any proof
 

@@ -1,15 +1,14 @@
-"""RobRank (arXiv:2106.03614) and its predecessor (ECCV 2020, arXiv:2002.11293): plain, EST and ACT, triplet loss on the sphere."""
+"""RobRank (arXiv:2106.03614) and its predecessor (ECCV 2020, arXiv:2002.11293): plain, EST and ACT."""
 
 from dataclasses import replace
 
 from robustdml.adversary import Adversary, Linf, Pgd
-from robustdml.data.digits import Digits
 from robustdml.data.idx import Fashion, Mnist
 from robustdml.defenses import AntiCollapse, ShiftTraining
 from robustdml.distance import Spherical
 from robustdml.losses import Triplet
 from robustdml.mining import Random
-from robustdml.models import C2F2, SmallConv
+from robustdml.models import C2F2
 from robustdml.recipe import Adam, Recipe
 
 ADVERSARY_28 = Adversary(Linf(77 / 255), Pgd(steps=32, step_size=3 / 255))

@@ -23,9 +23,9 @@ class Mismatch:
     """GTM: d(e, x_u) for the nearest item of another class (RobRank, arXiv:2106.03614).
 
     Args:
-        target: "nearest" is the nearest item of a class other than the query's. "as-published" is what RobRank's figures
-            were made with: let p be the place of the nearest item among those whose label differs from that of the
-            query's nearest neighbour, counted in gallery order; gallery row p is attacked, an almost arbitrary item.
+        target: "nearest" is the nearest item of a class other than the query's. "as-published" is what RobRank's
+            figures were made with: let p be the place of the nearest item among those whose label differs from that of
+            the query's nearest neighbour, counted in gallery order; gallery row p is attacked, almost any item.
     """
 
     target: Literal["nearest", "as-published"] = "nearest"

@@ -20,8 +20,8 @@ class Misrank:
     Learning to misrank (arXiv:2004.04199) in RobRank's form.
 
     Args:
-        own_copy: whether the query's clean copy counts as a same-class item. It does in the published figures, where the
-            attack then mostly moves away from it; `rob28` and `rob224` keep that.
+        own_copy: whether the query's clean copy counts as a same-class item. It does in the published figures, where
+            the attack then mostly moves away from it; `rob28` and `rob224` keep that.
     """
 
     own_copy: Literal["excluded", "included"] = "excluded"

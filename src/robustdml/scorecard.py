@@ -1,0 +1,139 @@
+"""The scorecard: everything the per-query numbers of a profile add up to."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from robustdml.adversary import Adversary
+from robustdml.audit import Check
+from robustdml.data.images import ImageSet
+from robustdml.deep_metric import DeepMetric
+from robustdml.distance import Euclidean
+from robustdml.evaluate import Evaluation
+from robustdml.profile import Profile
+from robustdml.score import COMPONENTS, WORST_CASE, ers, normalised
+from robustdml.serial import Json
+
+SCHEMA = 1
+RESAMPLES = 1000
+ERS_UNDEFINED = "the Euclidean shift is unbounded, so ES:D and with it ERS are undefined"
+
+
+def component_values(attack: str, after: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The components of ERS that an attack feeds, per query, 0 … 100."""
+    return {
+        name: np.asarray(normalised(name, after[c.score] * (100 if c.percent else 1)))
+        for name, c in COMPONENTS.items()
+        if c.attack == attack and c.score in after
+    }
+
+
+def bootstrap(values: np.ndarray, seed: int) -> list[float]:
+    """95 % percentile interval of the mean of per-query values [q]; NaN entries are left out."""
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return [math.nan, math.nan]
+    generator = np.random.default_rng(seed)
+    means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)]
+    return [float(v) for v in np.percentile(means, [2.5, 97.5])]
+
+
+def scorecard(
+    profile: Profile,
+    arrays: dict[str, dict[str, np.ndarray]],
+    evaluation: Evaluation,
+    checks: list[Check],
+    metric: DeepMetric,
+    data: ImageSet,
+    seed: int,
+) -> Json:
+    """The content of `benchmark-PROFILE.json`, but for costs in seconds and provenance."""
+    attacks: dict[str, Any] = {}
+    components: dict[str, np.ndarray] = {}
+    for m in profile.measurements:
+        own = arrays[m.name]
+        after = {n.removeprefix("after/"): v for n, v in own.items() if n.startswith("after/")}
+        values = component_values(m.name, after)
+        components |= values
+        attacks[m.name] = {
+            **{when: _means(own, when) for when in ("before", "after", "after_8bit")},
+            "component": {name: float(np.nanmean(v)) for name, v in values.items()},
+            "interval": {name: bootstrap(v, seed) for name, v in values.items()},
+            **adversary_fields(m.adversary),
+            "perturbs": m.goal.perturbs,
+            "goal": asdict(m.goal) | {"type": type(m.goal).__name__},  # type: ignore[call-overload]  # goals are dataclasses
+            "units": "prank: percentile rank 0..1; recall and retain: share of queries; cosine; shift: distance",
+            "seconds": round(float(own["cost"][2]), 2),
+        }
+    defined = profile.has_ers and not isinstance(metric.distance, Euclidean)
+    merged = _merged(checks)
+    card: dict[str, Any] = {
+        "schema": SCHEMA,
+        "profile": profile.name,
+        "published_protocol": profile.published,
+        "ers": ers({n: float(np.nanmean(v)) for n, v in components.items()}) if defined else None,
+        "ers_interval": bootstrap(np.mean([components[n] for n in COMPONENTS], axis=0), seed) if defined else None,
+        "clean": evaluation.scores,
+        "attacks": attacks,
+        "worst_case_recall@1": _worst_case(arrays),
+        "queries": evaluation.queries,
+        "gallery": evaluation.gallery,
+        "classes": evaluation.classes,
+        "lonely_queries": evaluation.lonely,
+        "dataset": data.name,
+        "distance": type(metric.distance).__name__,
+        "embedding": evaluation.embedding,
+        "threat_model": adversary_fields(profile.measurements[0].adversary)
+        | {
+            "perturbs": "one image at a time; the gallery stays clean",
+            "knowledge": "model, gallery and labels (white box)",
+        },
+        "checks": {c.name: {"ok": c.ok, "value": c.value, "message": c.message} for c in merged},
+        "flags": [c.as_flag() for c in merged if not c.ok],
+        "unreliable": any(not c.ok for c in merged),
+        "cost": {
+            "forward": int(sum(own["cost"][0] for own in arrays.values())) + evaluation.gallery,
+            "backward": int(sum(own["cost"][1] for own in arrays.values())),
+        },
+        "seed": seed,
+    }
+    if not defined:
+        card["ers_undefined"] = ERS_UNDEFINED if profile.has_ers else "the profile does not measure all ten components"
+    return card
+
+
+def _means(own: dict[str, np.ndarray], when: str) -> dict[str, float]:
+    return {n.removeprefix(when + "/"): float(np.nanmean(v)) for n, v in own.items() if n.startswith(when + "/")}
+
+
+def _merged(checks: list[Check]) -> list[Check]:
+    """One check of each name: the worst."""
+    by_name: dict[str, Check] = {}
+    for check in checks:
+        by_name[check.name] = check.worse(by_name[check.name]) if check.name in by_name else check
+    return list(by_name.values())
+
+
+def _worst_case(arrays: dict[str, dict[str, np.ndarray]]) -> float | None:
+    """Share of queries whose recall@1 survives ES, LTM and corrected GTM all; `None` if one was not measured.
+
+    Strict profiles attack the corrected target under the name GTM itself.
+    """
+    names = [n if n in arrays else n.removesuffix("-corrected") for n in WORST_CASE]
+    if any(n not in arrays for n in names):
+        return None
+    survived = np.min([arrays[n]["after/recall@1"] for n in names], axis=0)
+    return float(np.nanmean(survived))
+
+
+def adversary_fields(adversary: Adversary) -> dict[str, Any]:
+    """Norm, radius and search settings of an adversary, for result files."""
+    search = asdict(adversary.search)  # type: ignore[call-overload]  # searches are dataclasses
+    return {
+        "norm": type(adversary.ball).__name__.lower(),
+        "eps": adversary.ball.eps,
+        "search": type(adversary.search).__name__,
+        **search,
+    }
