@@ -113,8 +113,8 @@ PROFILE = Profile(
 )
 
 
-def card_of(embedder, tmp_path, profile=PROFILE, distance=Spherical()):
-    return benchmark(DeepMetric(embedder, distance), images_of(), profile, tmp_path)
+def card_of(embedder, tmp_path, profile=PROFILE, distance=None):
+    return benchmark(DeepMetric(embedder, distance or Spherical()), images_of(), profile, tmp_path)
 
 
 def flags(card):

@@ -1,5 +1,6 @@
 """Embedding a data set and scoring how well it is ranked, without any attack."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -136,7 +137,12 @@ def collapse_statistics(metric: DeepMetric, z: Float[Tensor, "n d"], *, sample: 
 
 
 def effective_rank(z: Float[Tensor, "n d"]) -> float:
-    """exp of the entropy of the normalised singular values of the centred rows; 0 if all rows are equal."""
+    """exp of the entropy of the normalised singular values of the centred rows; 0 if all rows are equal.
+
+    NaN if a row is not finite.
+    """
+    if not bool(torch.isfinite(z).all()):
+        return math.nan
     z = precise(z)  # in float32 the mean of equal rows need not equal them
     values = torch.linalg.svdvals(z - z.mean(dim=0))
     total = float(values.sum())

@@ -47,7 +47,7 @@ def normalised(name: str, raw: Number) -> Number:
     return COMPONENTS[name].normalise(raw)
 
 
-def ers(components: Mapping[str, float]) -> float:
+def ers(components: Mapping[str, float | int]) -> float:
     """The Empirical Robustness Score, the mean of the ten components.
 
     Raises:

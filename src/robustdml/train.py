@@ -301,6 +301,7 @@ def run(
         for rows in trainer.batches()[position.step :]:
             logs = trainer.step(rows)
             position.step += 1
+            _check(logs["loss"], position.total)
             progress(
                 position.epoch * trainer.steps_per_epoch + position.step,
                 recipe.epochs * trainer.steps_per_epoch,
@@ -315,7 +316,6 @@ def run(
                     **trainer.monitors(rows),
                     "seconds": round(time.monotonic() - began, 2),
                 }
-                _check(entry)
                 warned = warned or _warn_of_collapse(entry)
                 if trainer.accelerator.is_main_process:
                     folder.log(entry)
@@ -340,17 +340,17 @@ def _anywhere(flag: bool, accelerator: Accelerator) -> bool:
     return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum") > 0)
 
 
-def _check(entry: dict[str, float]) -> None:
-    if not math.isfinite(entry["loss"]):
+def _check(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
         raise FloatingPointError(
-            f"the loss is {entry['loss']} at step {entry['step']}. Lower --optimiser.lr or set --clip 1.0; the last "
+            f"the loss is {loss} at step {step}. Lower --optimiser.lr or set --clip 1.0; the last "
             "complete checkpoint is untouched."
         )
 
 
 def _warn_of_collapse(entry: dict[str, float]) -> bool:
     """Say in words when the embedding shrinks to a point; rank attacks then move nothing and scores look good."""
-    if entry["mean_distance"] > 0.01 and entry["effective_rank"] > 1.5:
+    if not (entry["mean_distance"] <= 0.01 or entry["effective_rank"] <= 1.5):  # NaN is not a collapse
         return False
     message = (
         f"the embedding is collapsing: at step {entry['step']:.0f} the mean distance between images is "

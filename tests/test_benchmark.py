@@ -1,0 +1,198 @@
+"""Benchmarks: invariances, resuming, intervals and what the scorecard says."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from robustdml.adversary import L2, Adversary, Linf, Pgd
+from robustdml.benchmark import benchmark, stage
+from robustdml.curves import BUDGETS, with_budget, write_curve, write_examples
+from robustdml.data.digits import Digits
+from robustdml.deep_metric import DeepMetric
+from robustdml.distance import Spherical
+from robustdml.interruption import Interrupted
+from robustdml.models import SmallConv
+from robustdml.profile import PROFILES, Measurement, Profile, nine_goals, profile_from_json, profile_to_json
+from robustdml.score import COMPONENTS, ers, normalised
+from robustdml.scorecard import bootstrap
+
+TIMES = ("cost", "provenance")
+BALL = Linf(0.1)
+
+
+def metric():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return DeepMetric(SmallConv(dim=8, width=4).build((1, 8, 8)).eval(), Spherical())
+
+
+def profile(batch=40, ball=BALL):
+    goals = {**nine_goals(True), "GTM-corrected": nine_goals(False)["GTM"]}
+    return Profile("small", tuple(Measurement(n, g, Adversary(ball, Pgd(3, 0.05))) for n, g in goals.items()), batch)
+
+
+def without_times(card):
+    kept = {k: v for k, v in card.items() if k not in TIMES}
+    kept["attacks"] = {n: {k: v for k, v in a.items() if k != "seconds"} for n, a in card["attacks"].items()}
+    return kept
+
+
+def run(out, **options):
+    return benchmark(metric(), Digits().load(), options.pop("profile", profile()), out, queries=90, **options)
+
+
+def test_an_interrupted_benchmark_continues_to_the_same_scorecard(tmp_path):
+    whole = run(tmp_path / "whole")
+    seen = []
+
+    def stop_soon(done, total, what):
+        seen.append(what)
+        if len(seen) == 13:
+            raise Interrupted("stopped by the test")
+
+    with pytest.raises(Interrupted):
+        run(tmp_path / "cut", progress=stop_soon)
+    assert not (tmp_path / "cut" / "benchmark-small.json").exists()
+    taken = []
+    resumed = run(tmp_path / "cut", progress=lambda done, total, what: taken.append(what))
+    assert len(taken) - 1 == 30 - 12
+    assert without_times(resumed) == without_times(whole)
+    assert not (tmp_path / "cut" / "units").exists()
+
+
+def test_the_batch_of_a_profile_does_not_change_who_is_aimed_at(tmp_path):
+    for batch in (40, 90):
+        run(tmp_path / str(batch), profile=profile(batch))
+    a, b = (np.load(tmp_path / str(n) / "benchmark-small.npz") for n in (40, 90))
+    for name in a.files:
+        if name.endswith("/aims"):
+            assert np.array_equal(a[name], b[name]), name
+    assert np.array_equal(a["queries"], b["queries"])
+
+
+def test_units_of_other_settings_are_not_mixed_in(tmp_path):
+    first = run(tmp_path)
+    other = run(tmp_path, seed=1)
+    assert first["seed"] != other["seed"]
+    assert without_times(first) != without_times(other)
+
+
+def test_the_scorecard_is_complete_and_adds_up(tmp_path):
+    card = run(tmp_path)
+    assert set(card["attacks"]) == {m.name for m in profile().measurements}
+    components = {n: v for a in card["attacks"].values() for n, v in a["component"].items()}
+    assert list(components) == list(COMPONENTS)
+    assert card["ers"] == pytest.approx(ers(components))
+    low, high = card["ers_interval"]
+    assert low <= card["ers"] <= high
+    for name in ("clean", "worst_case_recall@1", "queries", "gallery", "classes", "distance", "embedding", "flags"):
+        assert name in card
+    assert card["queries"] == 90
+    assert card["gallery"] == 360
+    assert card["cost"]["forward"] > card["cost"]["backward"] > 0
+    per_query = np.load(tmp_path / "benchmark-small.npz")
+    assert per_query["ES/after/recall@1"].mean() == pytest.approx(card["attacks"]["ES"]["after"]["recall@1"])
+    assert card == json.loads((tmp_path / "benchmark-small.json").read_text())
+
+
+def test_worst_case_is_below_each_of_its_attacks(tmp_path):
+    card = run(tmp_path)
+    each = [card["attacks"][n]["after"]["recall@1"] for n in ("ES", "LTM", "GTM-corrected")]
+    assert card["worst_case_recall@1"] <= min(each)
+
+
+def test_the_l2_ball_serves_every_attack(tmp_path):
+    card = run(tmp_path, profile=profile(ball=L2(0.5)))
+    assert not [f for f in card["flags"] if f["name"] == "budget"]
+    assert card["threat_model"]["norm"] == "l2"
+
+
+def test_more_queries_than_there_are_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="must be 1 … 360"):
+        stage(metric(), Digits().load(), queries=361)
+
+
+def test_a_profile_survives_its_json():
+    for own in PROFILES.values():
+        assert profile_from_json(json.loads(json.dumps(profile_to_json(own)))) == own
+
+
+def test_published_profiles_hold_the_published_budget_and_targets():
+    own = PROFILES["rob28"]
+    for m in own.measurements:
+        assert (m.adversary.ball, m.adversary.search) == (Linf(77 / 255), Pgd(32, 3 / 255))
+    assert own.published
+    assert not PROFILES["rob28-strict"].published
+    for name in ("rob224", "rob32"):
+        assert PROFILES[name].measurements[0].adversary == Adversary(Linf(8 / 255), Pgd(32, 3 / 255))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"measurements": []}, "lists no attack"),
+        ({"batch": 0}, "batch >= 1"),
+        ({"batsh": 3}, "Did you mean batch"),
+        ({"measurements": [{"type": "Measurment"}]}, "Did you mean Measurement"),
+    ],
+)
+def test_a_wrong_profile_file_is_answered_in_words(change, message):
+    with pytest.raises(ValueError, match=message):
+        profile_from_json(profile_to_json(profile()) | change)
+
+
+def test_ers_of_the_best_and_the_worst_raw_numbers():
+    best = dict(zip(COMPONENTS, (50, 0, 50, 0, 0, 0, 100, 100, 100, 100), strict=True))
+    worst = dict(zip(COMPONENTS, (0, 100, 0, 100, 1, 2, 0, 0, 0, 0), strict=True))
+    assert ers({n: normalised(n, v) for n, v in best.items()}) == 100
+    assert ers({n: normalised(n, v) for n, v in worst.items()}) == 0
+    with pytest.raises(ValueError, match="GTT missing"):
+        ers({n: 0.0 for n in COMPONENTS if n != "GTT"})
+
+
+def test_the_bootstrap_interval_covers_the_mean_about_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for seed in range(100):
+        low, high = bootstrap(generator.normal(size=200), seed)
+        covered += low <= 0 <= high
+    assert 85 <= covered <= 100
+    assert np.isnan(bootstrap(np.array([np.nan]), 0)).all()
+
+
+def test_a_curve_begins_clean_and_ends_at_the_profile(tmp_path):
+    ready = stage(metric(), Digits().load(), queries=40)
+    curve = write_curve(ready, profile(), tmp_path, name="toy")
+    assert len(curve["eps"]) == len(BUDGETS) >= 6
+    assert curve["eps"][0] == 0
+    assert curve["eps"][-1] == pytest.approx(0.1)
+    clean = ready.evaluate().scores["recall@1"]
+    for recalls in curve["recall@1"].values():
+        assert recalls[0] == pytest.approx(clean)
+    whole = benchmark(metric(), Digits().load(), profile(), tmp_path, queries=40)
+    assert curve["ers"][-1] == pytest.approx(whole["ers"], abs=1e-6)
+
+
+def test_steps_shrink_with_the_budget():
+    half = with_budget(Adversary(Linf(0.2), Pgd(4, 0.1)), 0.5)
+    assert (half.ball.eps, half.search.step_size) == (0.1, 0.05)
+
+
+def test_examples_point_at_the_right_images(tmp_path):
+    data = Digits().load()
+    ready = stage(metric(), data, queries=40)
+    with np.load(write_examples(ready, profile(), tmp_path, 3)) as found:
+        images, index = found["images"], found["image_index"]
+        stored = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+        torch.testing.assert_close(stored, data.batch(torch.from_numpy(index)), atol=0.51 / 255, rtol=0)
+        assert np.array_equal(found["image_label"], data.labels[torch.from_numpy(index)].numpy())
+        for name in found["attacks"]:
+            before, query = found[f"{name}/before"], found[f"{name}/query"]
+            assert before.shape == (3, 5)
+            assert not (before == query[:, None]).any()
+            moved = np.abs(found[f"{name}/adversarial"] - images[query] / 255).max()
+            assert moved <= 0.1 + 1 / 255
+    with pytest.raises(ValueError, match="at least 1"):
+        write_examples(ready, profile(), tmp_path, 0)

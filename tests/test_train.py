@@ -1,0 +1,155 @@
+"""The training loop in one process; several processes and signals are tested through the command line."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from robustdml.adversary import Adversary, Linf, Pgd
+from robustdml.data.batches import Spc2
+from robustdml.data.digits import Digits
+from robustdml.data.splits import hold_out
+from robustdml.defenses import AntiCollapse
+from robustdml.losses import Triplet
+from robustdml.mining import Random
+from robustdml.models import Pixels, SmallConv
+from robustdml.recipe import Adam, Validation
+from robustdml.recipes.digits import act_digits_small, plain_digits_small
+from robustdml.runs import checkpoint, read_weights
+from robustdml.train import _warn_of_collapse, prepare, train
+from robustdml.types import RunReference
+
+
+def quick(recipe, **changes):
+    adversary = Adversary(Linf(0.1), Pgd(2, 0.05))
+    defense = AntiCollapse(adversary) if isinstance(recipe.defense, AntiCollapse) else recipe.defense
+    return replace(recipe, model=SmallConv(dim=8, width=4), defense=defense, epochs=1, **changes)
+
+
+def weights(folder):
+    return read_weights(checkpoint(folder).folder / "model.safetensors")
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("recipe", [plain_digits_small(), act_digits_small()], ids=lambda r: r.name)
+def test_equal_seeds_give_equal_bits_and_other_seeds_do_not(tmp_path, recipe):
+    runs = [train(quick(recipe, seed=s), tmp_path / str(i), device="cpu") for i, s in enumerate((0, 0, 1))]
+    first, again, other = map(weights, runs)
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert not all(torch.equal(first[k], other[k]) for k in first)
+
+
+def test_training_leaves_the_global_generator_alone(tmp_path):
+    before = torch.random.get_rng_state()
+    train(quick(plain_digits_small()), tmp_path / "run", device="cpu")
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_short_run_lowers_the_loss_and_logs_its_monitors(tmp_path):
+    folder = train(replace(plain_digits_small(), epochs=3), tmp_path / "run", device="cpu")
+    entries = log(folder)
+    assert entries[-1]["loss"] < entries[0]["loss"]
+    for name in ("epoch", "step", "lr", "mean_distance", "effective_rank", "active_triplets", "seconds"):
+        assert name in entries[0]
+
+
+def test_bf16_trains_float32_weights_to_about_the_same_place(tmp_path):
+    full = weights(train(quick(plain_digits_small()), tmp_path / "fp32", device="cpu"))
+    half = weights(train(quick(plain_digits_small(), precision="bf16"), tmp_path / "bf16", device="cpu"))
+    assert all(t.dtype == torch.float32 for t in half.values())
+    assert not all(torch.equal(full[k], half[k]) for k in full)
+    assert max(float((full[k] - half[k]).abs().max()) for k in full) < 0.1
+
+
+def test_accumulated_parts_weigh_as_much_as_their_pairs(tmp_path):
+    """With the negatives given, the gradient of a batch cut in two is that of the batch."""
+
+    class First(Random):
+        """Always the first row of another class: no draw differs between a batch and its parts."""
+
+        def __call__(self, z, labels, distance, *, draws, index):
+            found = super().__call__(z, labels, distance, draws=draws, index=index)
+            return replace(found, negative=found.positive)
+
+    recipe = quick(plain_digits_small(), batches=Spc2(10), loss=Triplet(miner=First(), margin=0.2))
+    data = Digits().load()
+    gradients = []
+    for parts in (1, 2, 3):
+        trainer = prepare(replace(recipe, accumulate=parts), data, Accelerator(cpu=True))
+        trainer.step(trainer.batches()[0])
+        gradients.append([p.grad.clone() for p in trainer.embedder.parameters()])
+    for other in gradients[1:]:
+        for a, b in zip(gradients[0], other, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_held_out_images_are_not_trained_on():
+    data = Digits().load()
+    rest, held = hold_out(data, 0.2, 0)
+    assert not set(rest.split.train.tolist()) & set(held.split.query.tolist())
+    assert len(rest.split.train) + len(held.split.query) == len(data.split.train)
+    assert torch.equal(held.split.query, held.split.gallery)
+    assert not set(held.split.query.tolist()) & set(data.split.query.tolist())
+    assert hold_out(data, 0.0, 0) == (data, None)
+
+
+def test_whole_classes_are_held_out_of_a_zero_shot_set():
+    data = Digits().load()
+    low, high = (data.labels < 5).nonzero()[:, 0], (data.labels >= 5).nonzero()[:, 0]
+    rest, held = hold_out(replace(data, split=replace(data.split, train=low, query=high, gallery=high)), 0.4, 0)
+    seen, unseen = set(data.labels[rest.split.train].tolist()), set(data.labels[held.split.query].tolist())
+    assert not seen & unseen
+    assert len(unseen) == 2
+
+
+def test_validation_chooses_a_checkpoint_and_says_why(tmp_path):
+    recipe = quick(plain_digits_small(), validation=Validation(share=0.1, choose=True))
+    folder = train(recipe, tmp_path / "run", device="cpu")
+    chosen = json.loads((folder / "checkpoints" / "best" / "chosen.json").read_text())
+    assert chosen["figure"] == "validation recall@1"
+    assert checkpoint(folder).folder.name == "best"
+    assert any("validation" in entry for entry in log(folder))
+
+
+def test_a_run_can_start_from_the_weights_of_another(tmp_path):
+    first = train(quick(plain_digits_small()), tmp_path / "a", device="cpu")
+    recipe = quick(plain_digits_small(), start=RunReference(str(first)), optimiser=Adam(lr=0.0))
+    second = train(recipe, tmp_path / "b", device="cpu")
+    assert all(torch.equal(weights(first)[k], weights(second)[k]) for k in weights(first))
+
+
+def test_a_diverging_loss_stops_the_run_with_advice(tmp_path):
+    recipe = replace(quick(plain_digits_small(), optimiser=Adam(lr=1e30)), epochs=60)
+    with pytest.raises(FloatingPointError, match=r"--optimiser\.lr"):
+        train(recipe, tmp_path / "run", device="cpu")
+
+
+def test_collapse_is_said_in_words(tmp_path):
+    recipe = replace(quick(plain_digits_small(), optimiser=Adam(lr=0.0)), epochs=1)
+    data = Digits().load()
+    trainer = prepare(recipe, data, Accelerator(cpu=True))
+    for p in trainer.embedder.parameters():
+        p.data.zero_()
+    with pytest.warns(UserWarning, match="collapsing"):
+        assert _warn_of_collapse({"step": 1.0, **trainer.monitors(trainer.batches()[0])})
+
+
+def test_a_model_without_weights_is_not_trained(tmp_path):
+    with pytest.raises(ValueError, match="no weights to train"):
+        train(replace(plain_digits_small(), model=Pixels()), tmp_path / "run", device="cpu")
+
+
+def test_an_unknown_parameter_group_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"no parameter group 'head'.*trunk"):
+        train(quick(plain_digits_small(), groups={"head": Adam()}), tmp_path / "run", device="cpu")
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
+    train(quick(plain_digits_small()), tmp_path / "run", device="cpu")
+    with pytest.raises(FileExistsError, match="--resume"):
+        train(quick(plain_digits_small()), tmp_path / "run", device="cpu")
