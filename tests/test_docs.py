@@ -31,7 +31,7 @@ FOREIGN = re.compile(
     r"(?<![\w.:/])/(?:home|root|work|tmp|mnt|opt|usr|var)/|pypi\.org|pythonhosted|download\.pytorch\.org|index-url"
     r"|anaconda\.org",
 )
-ELSEWHERE = {"results.md"}  # written with the results of a release
+ELSEWHERE = ()
 PAGE_OF = {
     "datasets": "data", "models": "models", "distances": "distances", "miners": "miners", "losses": "losses",
     "balls": "adversaries", "searches": "adversaries", "defenses": "defenses",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from robustdml.adversary import L2, Adversary, Ball, Linf, Pgd
 from robustdml.attacks.goals import Candidate, EmbeddingShift, Goal, Mismatch, Misrank, Query, TargetedMismatch, TopOut
-from robustdml.plugins import from_module
+from robustdml.plugins import from_module, installed
 from robustdml.profile import PROFILES, Measurement, Profile, nine_goals, profile_from_json
 from robustdml.serial import nearest, number
 
@@ -66,15 +66,17 @@ def named(text: str, count: int | None = None) -> Named:
     if name == "GTM-corrected":
         name = "GTM"
     base = name.removesuffix("-published")
-    if name not in ATTACKS:
+    plugged = installed("goals")
+    known = [*ATTACKS, *plugged]
+    if name not in known:
         hint = " CA and QA need a direction: pm=+ or pm=-." if name in ("CA", "QA") else ""
-        raise ValueError(f"unknown attack {name!r}.{hint} {nearest(name, list(ATTACKS))}")
+        raise ValueError(f"unknown attack {name!r}.{hint} {nearest(name, known)}")
     written = settings.get("W" if base.startswith("CA") else "M")
     targets = count if count is not None else int(written) if written else 1
     if targets < 1 or (targets > 1 and base not in COUNTED):
         raise ValueError(f"--count must be 1 for {name}, and at least 1 for {', '.join(COUNTED)}; got {targets}.")
-    goal = ATTACKS[name](targets)
-    if parts:
+    goal = ATTACKS[name](targets) if name in ATTACKS else plugged[name]()
+    if parts and base in ATTACKS:
         goal = nine_goals(published=True)[base]
         if isinstance(goal, Candidate):
             goal = replace(goal, queries=targets)

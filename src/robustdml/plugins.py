@@ -47,11 +47,17 @@ def from_module(text: str) -> Callable[..., Any]:
 
 
 def _loaded(point: EntryPoint) -> type:
+    package = point.dist.name if point.dist else "an installed package"
     try:
-        return point.load()
+        found = point.load()
     except Exception as error:
-        package = point.dist.name if point.dist else "an installed package"
         raise ImportError(
             f"the plug-in {point.name!r} ({point.value}) of {package} does not load: {type(error).__name__}: {error}. "
             f"Repair it, or remove it with: pip uninstall {package}"
         ) from error
+    if found.__name__ != point.name:
+        raise ImportError(
+            f"the plug-in {point.name!r} of {package} is the class {found.__name__}; recipes find classes by their "
+            f"name, so call the entry point {found.__name__!r}."
+        )
+    return found

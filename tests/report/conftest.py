@@ -115,7 +115,7 @@ def scorecard(raw: dict[str, float], recall: float, **fields: Any) -> dict[str, 
             "eps_zero": {"ok": True, "value": 0.0, "message": "All scores equal the clean ones."},
             "budget": {"ok": True, "value": 0.30196, "message": "Largest change found."},
             "random_noise": {"ok": True, "value": 1.3, "message": "Noise costs 1.3 points, the attack far more."},
-            "gradient_masking": {
+            "zero_gradient": {
                 "ok": True,
                 "value": 0.0,
                 "message": "NES and Square find nothing more on 128 queries.",

@@ -60,8 +60,8 @@ def structure(text: str) -> Structure:
 def flagged(make_run: MakeRun) -> Path:
     return make_run(
         "flagged",
-        flags=[{"name": "gradient_masking", "message": "A black-box attack wins on 31 of 128 queries."}],
-        checks={"gradient_masking": {"ok": False, "value": 0.242, "message": "31 of 128"}, "new": {"ok": True}},
+        flags=[{"name": "zero_gradient", "message": "A black-box attack wins on 31 of 128 queries."}],
+        checks={"zero_gradient": {"ok": False, "value": 0.242, "message": "31 of 128"}, "new": {"ok": True}},
     )
 
 
@@ -139,7 +139,7 @@ def test_flags_are_explained_and_cost_the_bold_face(make_run: MakeRun, plain_run
     text = render(read_runs(plain_run) + read_runs(flagged(make_run)), reference=False)
     assert "Unreliable: 1 flag, 1 failed check" in text
     assert "A black-box attack wins on 31 of 128 queries." in text
-    assert "gradients are hidden" in text
+    assert "a gradient attack is blind there" in text
     assert "<b>63.3</b>" not in text
 
 

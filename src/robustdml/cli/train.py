@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     """Parse, train, print."""
     options, words = read(Options, argv, "train", EXAMPLES, rest=True)
     given = [(name, str(v)) for name, v in (("data", options.data), ("seed", options.seed)) if v is not None]
-    settings = fields(words) + given
+    settings = given + fields(words)  # a data set comes before its fields
     count = 1 if processes.started_elsewhere() else processes.wanted(options.processes, options.device)
     from robustdml.cli import training
 

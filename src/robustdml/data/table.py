@@ -9,6 +9,7 @@ from robustdml.data.errors import DataError
 from robustdml.data.folder import Folder
 from robustdml.data.idx import Fashion, Mnist
 from robustdml.data.images import ImageSet
+from robustdml.plugins import installed
 
 
 @runtime_checkable
@@ -56,7 +57,7 @@ DATASETS: dict[str, type[Digits] | type[Mnist] | type[Fashion]] = {"digits": Dig
 
 
 def dataset(name: str) -> Dataset:
-    """The data set called `name`, one of `DATASETS` or `folder:PATH`.
+    """The data set called `name`: one of `DATASETS`, an installed plug-in, or `folder:PATH`.
 
     Raises:
         ValueError: if there is none.
@@ -66,11 +67,12 @@ def dataset(name: str) -> Dataset:
         if not path:
             raise ValueError("folder: needs a path, as in folder:photos or folder:/data/photos.")
         return Folder(path)
-    if name in DATASETS:
-        return DATASETS[name]()
-    near = difflib.get_close_matches(name.lower(), [*DATASETS, "folder:PATH"], n=2, cutoff=0.5)
+    known = {**DATASETS, **installed("datasets")}
+    if name in known:
+        return known[name]()
+    near = difflib.get_close_matches(name.lower(), [*known, "folder:PATH"], n=2, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise ValueError(f"There is no data set {name!r}.{hint} Known: {', '.join(DATASETS)}, folder:PATH.")
+    raise ValueError(f"There is no data set {name!r}.{hint} Known: {', '.join(known)}, folder:PATH.")
 
 
 def describe(name: str, root: Path | None = None) -> dict[str, Any]:

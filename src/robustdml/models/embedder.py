@@ -51,6 +51,7 @@ class Bfloat16(Embedder):
         self.inner = inner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
         self.dim = inner.dim
         self.lipschitz = None  # rounding inside voids any proof
+        self.training = inner.training
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """Embed a batch."""
