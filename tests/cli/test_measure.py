@@ -1,8 +1,10 @@
 """robustdml evaluate, attack and benchmark: targets, data of every kind, interruption, processes."""
 
+import importlib.util
 import json
 import re
 import shutil
+import sys
 import warnings
 
 import numpy as np
@@ -128,14 +130,22 @@ def test_targets_that_are_not_there(here, call, words, code, said):
     assert not (here / "runs").exists()
 
 
-def test_timm_without_the_extra_says_what_to_install(here, call):
-    pytest.importorskip("torch")
-    try:
-        import timm  # noqa: F401
-    except ImportError:
-        code, _, err = call("evaluate", "timm:resnet18", "--data", "digits")
-        assert code == 1
-        assert "pip install 'robustdml[vision]'" in err
+def test_timm_without_the_extra_says_what_to_install(here, call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    code, _, err = call("evaluate", "timm:resnet18", "--data", "digits")
+    assert code == 1
+    assert "pip install 'robustdml[vision]'" in err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="needs the extra [vision]")
+def test_a_timm_model_embeds_whatever_torchvision_comes_with_it():
+    """In a process of its own: a torchvision that does not import leaves its traces in torch."""
+    program = (
+        "import torch; from robustdml.models.backbones import timm_embedder; "
+        "print(tuple(timm_embedder('resnet18', pretrained=False).eval()(torch.rand(2, 1, 64, 64)).shape))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip() == "(2, 512)", done.stderr[-500:]
 
 
 def test_damaged_and_foreign_checkpoints(trained, here, call):
