@@ -11,7 +11,7 @@ from robustdml.benchmark import benchmark, stage
 from robustdml.curves import BUDGETS, with_budget, write_curve, write_examples
 from robustdml.data.digits import Digits
 from robustdml.deep_metric import DeepMetric
-from robustdml.distance import Spherical
+from robustdml.distance import Cosine, Dot, Euclidean, Spherical
 from robustdml.interruption import Interrupted
 from robustdml.models import SmallConv
 from robustdml.profile import PROFILES, Measurement, Profile, nine_goals, profile_from_json, profile_to_json
@@ -196,3 +196,31 @@ def test_examples_point_at_the_right_images(tmp_path):
             assert moved <= 0.1 + 1 / 255
     with pytest.raises(ValueError, match="at least 1"):
         write_examples(ready, profile(), tmp_path, 0)
+
+
+def test_pieces_of_another_distance_are_never_taken_for_ones_own(tmp_path):
+    def stop_late(done, total, what):
+        if done == 8:
+            raise Interrupted("stopped by the test")
+
+    with pytest.raises(Interrupted):
+        run(tmp_path / "shared", progress=stop_late)
+    cosine = DeepMetric(metric().embedder, Cosine())
+    mixed = benchmark(cosine, Digits().load(), profile(), tmp_path / "shared", queries=90)
+    alone = benchmark(cosine, Digits().load(), profile(), tmp_path / "alone", queries=90)
+    assert without_times(mixed) == without_times(alone)
+
+
+@pytest.mark.parametrize("distance", [Dot(), Euclidean()], ids=repr)
+def test_a_distance_without_a_bound_gets_no_ers_and_no_false_flag(tmp_path, distance):
+    card = benchmark(DeepMetric(metric().embedder, distance), Digits().load(), profile(), tmp_path, queries=40)
+    assert card["ers"] is None
+    assert "saturation" not in {f["name"] for f in card["flags"]}
+    assert card["embedding"]["spread"] > 0.1
+
+
+def test_the_interval_averages_what_the_score_averages():
+    """A query without another item of its class has no recall, and still counts for the other components."""
+    values = np.array([[30.0, 30.0, 30.0], [60.0, np.nan, 60.0]])
+    low, high = bootstrap(values, 0)
+    assert low == high == 45.0

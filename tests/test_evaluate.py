@@ -143,7 +143,8 @@ def test_disjoint_queries_are_embedded_for_themselves():
 def test_a_collapsed_network_scores_nothing_and_its_statistics_say_so():
     found = evaluate(DeepMetric(constant(), Spherical()), toy())
     assert found.scores["recall@1"] == 0
-    assert found.embedding == {"mean_distance": pytest.approx(0, abs=1e-3), "effective_rank": 0}
+    zero = pytest.approx(0, abs=1e-3)
+    assert found.embedding == {"mean_distance": zero, "spread": zero, "effective_rank": 0}
 
 
 def test_a_class_of_one_image_is_counted():

@@ -1,7 +1,7 @@
 """The training loop in one process; several processes and signals are tested through the command line."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -12,13 +12,14 @@ from robustdml.data.batches import Spc2
 from robustdml.data.digits import Digits
 from robustdml.data.splits import hold_out
 from robustdml.defenses import AntiCollapse
-from robustdml.losses import Triplet
+from robustdml.distance import Spherical
+from robustdml.losses import Contrastive, Triplet
 from robustdml.mining import Random
 from robustdml.models import Pixels, SmallConv
 from robustdml.recipe import Adam, Validation
 from robustdml.recipes.digits import act_digits_small, plain_digits_small
-from robustdml.runs import checkpoint, read_weights
-from robustdml.train import _warn_of_collapse, prepare, train
+from robustdml.runs import RunFolder, checkpoint, read_weights
+from robustdml.train import _warn_of_collapse, prepare, restore, train
 from robustdml.types import RunReference
 
 
@@ -153,3 +154,71 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
     train(quick(plain_digits_small()), tmp_path / "run", device="cpu")
     with pytest.raises(FileExistsError, match="--resume"):
         train(quick(plain_digits_small()), tmp_path / "run", device="cpu")
+
+
+@dataclass(frozen=True)
+class Proxies:
+    """A loss that owns weights: one proxy per class."""
+
+    distance: Spherical = field(default_factory=Spherical)
+
+    def build(self, num_classes, dim):
+        return BuiltProxies(num_classes, dim)
+
+    def parameter_groups(self):
+        return {}
+
+    def __call__(self, z, labels, triplets=None, *, draws, index):
+        raise AssertionError("build it first")
+
+
+class BuiltProxies(torch.nn.Module):
+    distance = Spherical()
+
+    def __init__(self, num_classes, dim):
+        super().__init__()
+        self.proxies = torch.nn.Parameter(torch.randn(num_classes, dim))
+
+    def build(self, num_classes, dim):
+        return self
+
+    def parameter_groups(self):
+        return {"proxies": [self.proxies]}
+
+    def forward(self, z, labels, triplets=None, *, draws, index):
+        return self.distance.pairs(z, self.proxies[labels]).mean()
+
+
+def test_a_loss_with_weights_is_seeded_clipped_and_restored():
+    recipe = quick(plain_digits_small(), loss=Proxies(), clip=1e-3)
+    first, second = (prepare(recipe, Digits().load(), Accelerator(cpu=True)) for _ in range(2))
+    assert torch.equal(first.loss.proxies, second.loss.proxies)
+    first.step(first.batches()[0])
+    norms = [p.grad.norm() for p in [*first.embedder.parameters(), first.loss.proxies]]
+    assert float(torch.stack(norms).norm()) <= 1.01e-3
+    assert not torch.equal(first.loss.proxies, second.loss.proxies)
+
+
+def test_weights_of_a_loss_come_back_from_a_checkpoint(tmp_path):
+    recipe = quick(plain_digits_small(), loss=Proxies())
+    trainer = prepare(recipe, Digits().load(), Accelerator(cpu=True))
+    trainer.step(trainer.batches()[0])
+    folder = RunFolder(tmp_path)
+    folder.save(
+        "epoch-0-step-1", trainer.embedder, trainer.loss, plain_digits_small(), trainer.state(), [{"memory": {}}]
+    )
+    again = prepare(recipe, Digits().load(), Accelerator(cpu=True))
+    restore(again, folder)
+    assert torch.equal(again.loss.proxies, trainer.loss.proxies)
+
+
+@pytest.mark.parametrize("loss", [Triplet(), Contrastive()], ids=lambda loss: type(loss).__name__)
+def test_triplets_whose_negative_gets_no_gradient_are_not_active(loss):
+    z = torch.randn(40, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    (gradient,) = torch.autograd.grad(loss.on_triplets(z), z)
+    assert torch.equal(loss.active(z), (gradient[:, 2] != 0).any(dim=1))
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="was asked for"):
+        train(quick(plain_digits_small()), tmp_path / "run", device="xla")

@@ -108,7 +108,7 @@ def alone_or_together(metric: DeepMetric, images: Float[Tensor, "b c h w"], clea
 def collapse(statistics: dict[str, float], recall: float, chance: float) -> Check:
     """C24: a collapsed embedding looks robust since nothing can be moved."""
     distance, rank = statistics["mean_distance"], statistics["effective_rank"]
-    ok = not (distance < 0.01 or rank < 1.5 or recall < 2 * chance)
+    ok = not (statistics["spread"] < 0.01 or rank < 1.5 or recall < 2 * chance)
     message = (
         f"mean distance {distance:.3g}, effective rank {rank:.3g}, recall@1 {100 * recall:.1f} % (chance "
         f"{100 * chance:.1f} %)"
@@ -122,12 +122,13 @@ def collapse(statistics: dict[str, float], recall: float, chance: float) -> Chec
 
 
 def saturation(metric: DeepMetric, z: Float[Tensor, "n d"]) -> Check:
-    """C24: share of pairwise distances within 1 % of zero, or of the largest one found."""
+    """C24: share of pairwise distances within 1 % of the smallest possible, or of the largest one found."""
     some = z[torch.linspace(0, len(z) - 1, min(500, len(z)), device=z.device).long()]
     d = metric.distance.matrix(some, some)
     d = d[~torch.eye(len(d), dtype=torch.bool, device=d.device)]
-    top = d.max()
-    share = float(((d < 0.01 * top) | (d > 0.99 * top)).float().mean())
+    low = d.min().clamp_max(0)
+    near = 0.01 * (d.max() - low)
+    share = float(((d <= low + near) | (d >= d.max() - near)).float().mean())
     ok = share < 0.5
     message = f"{100 * share:.1f} % of distances lie within 1 % of zero or of the largest" + (
         "" if ok else ": distances are saturated, gradients vanish there and attacks fail silently."

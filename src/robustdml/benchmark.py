@@ -30,7 +30,7 @@ from robustdml.profile import Measurement, Profile, profile_to_json
 from robustdml.ranking import Gallery
 from robustdml.runs import now, provenance
 from robustdml.scorecard import scorecard
-from robustdml.serial import Json
+from robustdml.serial import Json, to_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +187,7 @@ def benchmark(
     weights = audit.weights_digest(metric.embedder)
     was_training = metric.embedder.training
     ready = stage(metric, data, seed=seed, queries=queries)
-    units = out / "units" / _digest(weights, data.fingerprint(), profile_to_json(profile), seed, ready.rows, made_with)
+    units = out / "units" / _digest(ready, weights, profile, made_with)
     blocks = [slice(i, min(i + profile.batch, len(ready.rows))) for i in range(0, len(ready.rows), profile.batch)]
     total = len(blocks) * len(profile.measurements)
     done = 0
@@ -242,8 +242,12 @@ def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     write_with(path, save)
 
 
-def _digest(weights: str, data: str, profile: Json, seed: int, rows: Tensor, made_with: Json) -> str:
-    what = [weights, data, json.dumps(profile), seed, rows.tolist(), made_with["robustdml"], made_with["device"]]
+def _digest(ready: Stage, weights: str, profile: Profile, made_with: Json) -> str:
+    """Names the folder of the pieces of one benchmark, so that pieces of another are never taken for its own."""
+    what = [weights, repr(ready.metric.embedder), to_json(ready.metric.distance), ready.data.fingerprint()]
+    what += [profile_to_json(profile), ready.seed, ready.rows.tolist(), made_with["robustdml"], made_with["device"]]
+    if ready.z.device.type == "cpu":  # elsewhere embeddings need not repeat to the bit
+        what.append(hashlib.sha256(ready.z.contiguous().numpy().tobytes()).hexdigest())
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
 
@@ -291,6 +295,7 @@ def _floor_seconds(ready: Stage, profile: Profile) -> float:
     runner = Adversary(Linf(0.0), Pgd(1, 0.0))
     times = []
     for _ in range(3):
+        _wait_for(images.device)
         start = time.perf_counter()
         runner(
             ready.metric.embedder,
@@ -299,9 +304,17 @@ def _floor_seconds(ready: Stage, profile: Profile) -> float:
             draws=Draws(0),
             index=torch.arange(len(images)),
         )
+        _wait_for(images.device)
         middle = time.perf_counter()
         ready.metric.embed(images)
+        _wait_for(images.device)
         times.append((middle - start, time.perf_counter() - middle))
     gradient, forward = np.median(np.array(times), axis=0) / len(images)
     steps = [getattr(m.adversary.search, "steps", 0) for m in profile.measurements]
     return round(float(sum(s * gradient + 2 * forward for s in steps) * len(ready.rows)), 2)
+
+
+def _wait_for(device: torch.device) -> None:
+    """A GPU works behind the back of the clock."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

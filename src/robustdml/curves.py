@@ -11,7 +11,6 @@ from torch import Tensor
 
 from robustdml.adversary import Adversary, Noise, Pgd
 from robustdml.benchmark import Stage, measure, write_npz
-from robustdml.distance import Euclidean
 from robustdml.draws import Draws
 from robustdml.files import write_json
 from robustdml.profile import Measurement, Profile
@@ -66,7 +65,7 @@ def write_curve(
         eps.append(share * whole)
         for n, value in found.items():
             components[n].append(value)
-        defined = profile.has_ers and not isinstance(stage.metric.distance, Euclidean)
+        defined = profile.has_ers and stage.metric.distance.largest is not None
         scores.append(ers(found) if defined else None)
     curve = {
         "schema": 1,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,11 @@ _RESOLUTION = 1e-7
 @runtime_checkable
 class Distance(Protocol):
     """How far apart two embeddings are; smaller means more similar."""
+
+    @property
+    def largest(self) -> float | None:
+        """The largest value it can take, `None` if it has no bound."""
+        ...
 
     def matrix(self, a: Float[Tensor, "*k m d"], b: Float[Tensor, "*k n d"]) -> Float[Tensor, "*k m n"]:
         """All distances between the rows of `a` and `b`: exact up to rounding, no offset, gradient 0 at coincidence."""
@@ -139,6 +144,8 @@ def _as_is(z: Tensor) -> Tensor:
 class Euclidean:
     """||u - v||_2 of raw embeddings, in [0, inf). Metric letter E of RobRank."""
 
+    largest: ClassVar[float | None] = None
+
     def matrix(self, a: Float[Tensor, "*k m d"], b: Float[Tensor, "*k n d"]) -> Float[Tensor, "*k m n"]:
         """All distances, through the Gram matrix."""
         return _euclidean(a, b, _squared_norms(a)[..., :, None], _squared_norms(b)[..., None, :])
@@ -161,6 +168,8 @@ class Euclidean:
 @dataclass(frozen=True)
 class Spherical:
     """||u/|u| - v/|v| ||_2, in [0, 2]: Euclidean distance on the unit sphere. Metric letter N of RobRank."""
+
+    largest: ClassVar[float | None] = 2.0
 
     def matrix(self, a: Float[Tensor, "*k m d"], b: Float[Tensor, "*k n d"]) -> Float[Tensor, "*k m n"]:
         """All distances, sqrt(2 - 2 <u, v>)."""
@@ -186,6 +195,8 @@ class Spherical:
 class Cosine:
     """1 - cos(u, v), in [0, 2]. Metric letter C of RobRank."""
 
+    largest: ClassVar[float | None] = 2.0
+
     def matrix(self, a: Float[Tensor, "*k m d"], b: Float[Tensor, "*k n d"]) -> Float[Tensor, "*k m n"]:
         """All distances."""
         return 1 - _normalise(a) @ _normalise(b).mT
@@ -208,6 +219,8 @@ class Cosine:
 @dataclass(frozen=True)
 class Dot:
     """-<u, v>, unbounded: ranking by inner product, e.g. class scores against prototypes."""
+
+    largest: ClassVar[float | None] = None
 
     def matrix(self, a: Float[Tensor, "*k m d"], b: Float[Tensor, "*k n d"]) -> Float[Tensor, "*k m n"]:
         """All negative inner products."""

@@ -6,6 +6,8 @@ arithmetic, which wraps modulo 2**64 in torch, on whatever device `index` lives.
 
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +58,10 @@ class Draws:
         counter = torch.arange(1, math.prod(shape) + 1, device=index.device)
         return _mix(row[:, None] + counter * _GOLDEN).reshape(len(index), *shape)
 
+    def number(self, purpose: str) -> int:
+        """One non-negative number of 63 bits, e.g. to seed a generator that is not ours."""
+        return int(self.bits(purpose, torch.zeros(1, dtype=torch.long, device="cpu"))[0]) & (2**63 - 1)
+
     def uniform(
         self, purpose: str, index: Int[Tensor, "b"], shape: tuple[int, ...] = (), dtype: torch.dtype = torch.float32
     ) -> Float[Tensor, "b *shape"]:
@@ -86,3 +92,12 @@ class Draws:
         """A uniformly drawn true entry of each row of `mask`; every row needs one."""
         wanted = self.integers(purpose, index, mask.sum(dim=1)) + 1
         return (mask.cumsum(dim=1) == wanted[:, None]).int().argmax(dim=1)
+
+
+@contextmanager
+def own_generators(seed: int) -> Iterator[None]:
+    """torch's global generators, seeded for what draws by itself (initialisation, dropout) and put back afterwards."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

@@ -126,14 +126,20 @@ def evaluate_embeddings(
 def collapse_statistics(metric: DeepMetric, z: Float[Tensor, "n d"], *, sample: int = 1000) -> dict[str, float]:
     """How far an embedding is from a single point, on `sample` rows spread over `z`.
 
-    `mean_distance` is the mean over pairs in the model's own distance; `effective_rank` the exponential of the entropy
-    of the centred singular values (Roy and Vetterli, 2007), between 0 (a point) and the dimension.
+    `mean_distance` is the mean over pairs in the model's own distance; `spread` the same if that distance is bounded,
+    else the mean Euclidean distance over the mean norm; `effective_rank` the exponential of the entropy of the centred
+    singular values (Roy and Vetterli, 2007), between 0 (a point) and the dimension.
     """
     rows = torch.linspace(0, len(z) - 1, min(sample, len(z)), device=z.device).long()
     some = z[rows].float()
-    d = metric.distance.matrix(some, some)
-    mean = float(d.sum() - d.diagonal().sum()) / max(1, len(some) * (len(some) - 1))
-    return {"mean_distance": mean, "effective_rank": effective_rank(some)}
+    mean = spread = _mean_of_pairs(metric.distance.matrix(some, some))
+    if metric.distance.largest is None:
+        spread = _mean_of_pairs(torch.cdist(some, some)) / max(float(some.norm(dim=1).mean()), 1e-30)
+    return {"mean_distance": mean, "spread": spread, "effective_rank": effective_rank(some)}
+
+
+def _mean_of_pairs(d: Float[Tensor, "n n"]) -> float:
+    return float(d.sum() - d.diagonal().sum()) / max(1, len(d) * (len(d) - 1))
 
 
 def effective_rank(z: Float[Tensor, "n d"]) -> float:

@@ -1,6 +1,7 @@
 """Files that are there completely or not at all."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -42,8 +43,9 @@ def beside(path: Path) -> Iterator[Path]:
 
 def _unwritable(path: Path, error: OSError) -> OutputError:
     return OutputError(
-        f"cannot write {path}: {error.strerror or error}. Nothing was changed. Free some space or give a writable "
-        "folder with --out."
+        f"cannot write {path}: {error.strerror or error}. Nothing was changed. "
+        + ("Free some space, or give" if error.errno == errno.ENOSPC else "Give")
+        + " a writable folder with --out."
     )
 
 

@@ -20,6 +20,7 @@ import robustdml
 from robustdml.command import COMMAND
 from robustdml.data.errors import DataError
 from robustdml.deep_metric import DeepMetric
+from robustdml.draws import own_generators
 from robustdml.files import OutputError, write_json, write_text, write_with
 from robustdml.models.embedder import Bfloat16, Embedder
 from robustdml.recipe import Recipe, recipe_from_json, recipe_to_json
@@ -82,8 +83,7 @@ def described(recipe: Recipe) -> Json:
 
 def build(recipe: Recipe, shape: tuple[int, int, int]) -> Embedder:
     """A freshly initialised embedder, the same for every equal seed; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+    with own_generators(recipe.seed):
         return recipe.model.build(shape)
 
 
@@ -126,7 +126,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise DataError(
-            f"{path}: not a complete safetensors file ({error}). Copy it again, or train again with --resume."
+            f"{path}: not a complete safetensors file ({error}). Copy it again, or remove its "
+            "checkpoint folder and train into another --out."
         ) from error
 
 
@@ -325,9 +326,13 @@ class RunFolder:
         """
         folder = self.last.resolve()
         try:
-            shared = torch.load(folder / STATE, weights_only=True)
+            shared = torch.load(folder / STATE, weights_only=True, map_location="cpu")
             own_path = folder / f"state-{rank}.pt"
-            return folder, shared, torch.load(own_path, weights_only=True) if own_path.exists() else {"memory": {}}
+            return (
+                folder,
+                shared,
+                torch.load(own_path, weights_only=True, map_location="cpu") if own_path.exists() else {"memory": {}},
+            )
         except OSError as error:
             raise DataError(
                 f"{self.path}: nothing to resume ({error.strerror or error}). Train without --resume."

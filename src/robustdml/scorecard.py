@@ -10,7 +10,6 @@ from robustdml.adversary import Adversary
 from robustdml.audit import Check
 from robustdml.data.images import ImageSet
 from robustdml.deep_metric import DeepMetric
-from robustdml.distance import Euclidean
 from robustdml.evaluate import Evaluation
 from robustdml.profile import Profile
 from robustdml.score import COMPONENTS, WORST_CASE, ers, normalised
@@ -18,7 +17,7 @@ from robustdml.serial import Json
 
 SCHEMA = 1
 RESAMPLES = 1000
-ERS_UNDEFINED = "the Euclidean shift is unbounded, so ES:D and with it ERS are undefined"
+ERS_UNDEFINED = "under this distance the shift is unbounded, so ES:D and with it ERS are undefined"
 
 
 def component_values(attack: str, after: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -31,13 +30,26 @@ def component_values(attack: str, after: dict[str, np.ndarray]) -> dict[str, np.
 
 
 def bootstrap(values: np.ndarray, seed: int) -> list[float]:
-    """95 % percentile interval of the mean of per-query values [q]; NaN entries are left out."""
-    values = values[~np.isnan(values)]
-    if len(values) == 0:
+    """95 % percentile interval of a mean over queries, of values [q] or of several components of it [c, q].
+
+    Queries are resampled whole; each component is averaged over the queries for which it is defined.
+    """
+    rows = np.atleast_2d(values)
+    rows = rows[:, ~np.isnan(rows).all(axis=0)]
+    if rows.shape[1] == 0:
         return [math.nan, math.nan]
     generator = np.random.default_rng(seed)
-    means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)]
-    return [float(v) for v in np.percentile(means, [2.5, 97.5])]
+    drawn = (generator.integers(0, rows.shape[1], rows.shape[1]) for _ in range(RESAMPLES))
+    means = [_mean_of_means(rows[:, places]) for places in drawn]
+    return [float(v) for v in np.nanpercentile(means, [2.5, 97.5])]
+
+
+def _mean_of_means(rows: np.ndarray) -> float:
+    defined = ~np.isnan(rows)
+    counts = defined.sum(axis=1)
+    if not counts.all():
+        return math.nan
+    return float((np.where(defined, rows, 0).sum(axis=1) / counts).mean())
 
 
 def scorecard(
@@ -67,14 +79,14 @@ def scorecard(
             "units": "prank: percentile rank 0..1; recall and retain: share of queries; cosine; shift: distance",
             "seconds": round(float(own["cost"][2]), 2),
         }
-    defined = profile.has_ers and not isinstance(metric.distance, Euclidean)
+    defined = profile.has_ers and metric.distance.largest is not None
     merged = _merged(checks)
     card: dict[str, Any] = {
         "schema": SCHEMA,
         "profile": profile.name,
         "published_protocol": profile.published,
         "ers": ers({n: float(np.nanmean(v)) for n, v in components.items()}) if defined else None,
-        "ers_interval": bootstrap(np.mean([components[n] for n in COMPONENTS], axis=0), seed) if defined else None,
+        "ers_interval": bootstrap(np.stack([components[n] for n in COMPONENTS]), seed) if defined else None,
         "clean": evaluation.scores,
         "attacks": attacks,
         "worst_case_recall@1": _worst_case(arrays),

@@ -3,8 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +12,12 @@ from accelerate import Accelerator
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from robustdml.data.batches import pairwise_parts
 from robustdml.data.images import ImageSet
 from robustdml.data.splits import hold_out
 from robustdml.deep_metric import DeepMetric
 from robustdml.defenses.defense import clean_embeddings
-from robustdml.draws import Draws
-from robustdml.energies import hardness
+from robustdml.draws import Draws, own_generators
 from robustdml.evaluate import collapse_statistics, evaluate, images_on
 from robustdml.interruption import Interrupted, stop_signals
 from robustdml.losses import Loss, TripletLoss
@@ -104,9 +103,9 @@ class Trainer:
             logs, update, again = {"loss": 0.0}, None, False
             for optimiser in self.optimisers.values():
                 optimiser.zero_grad(set_to_none=True)
-            for part in _pairwise_chunks(rows, recipe.accumulate):
+            for part in pairwise_parts(rows, recipe.accumulate):
                 share = len(part) / total
-                with _seeded(draws):
+                with own_generators(draws.number("layers")):  # dropout depends on the step alone
                     out = recipe.defense(
                         self.running,
                         self.loss,
@@ -123,14 +122,16 @@ class Trainer:
                     logs[name] = logs.get(name, 0.0) + value * len(part) / max(1, len(rows))
             self._update(update)
             repeat += 1
+        if self.accelerator.num_processes > 1:  # so that all log the run's loss, and stop together if it is not finite
+            own = torch.tensor(logs["loss"] * len(rows), device=self.accelerator.device)
+            logs["loss"] = float(self.accelerator.reduce(own, "sum")) / total
         return logs
 
     def _update(self, names: tuple[str, ...] | None) -> None:
-        average_gradients(
-            [p for o in self.optimisers.values() for g in o.param_groups for p in g["params"]], self.accelerator
-        )
+        weights = [p for o in self.optimisers.values() for g in o.param_groups for p in g["params"]]
+        average_gradients(weights, self.accelerator)
         if self.recipe.clip is not None:
-            nn.utils.clip_grad_norm_([p for p in self.embedder.parameters() if p.grad is not None], self.recipe.clip)
+            nn.utils.clip_grad_norm_(weights, self.recipe.clip)
         for name, optimiser in self.optimisers.items():
             if names is None or name in names:
                 optimiser.step()
@@ -147,12 +148,10 @@ class Trainer:
         batch = self.batch(rows)
         z = clean_embeddings(self.running, batch.images)
         found = collapse_statistics(DeepMetric(self.running, self.loss.distance), z)
-        if isinstance(self.loss, TripletLoss) and len(rows):
+        if isinstance(self.loss, TripletLoss):
             draws = self.draws.under("monitor", self.position.total)
             triplets = mine(self.loss, z, batch.labels, draws=draws, index=batch.index)
-            h = hardness(self.loss.distance, *triplets.of(z))
-            margin = getattr(self.loss, "margin", 0.0)
-            found["active_triplets"] = float((h + margin > 0).float().mean())
+            found["active_triplets"] = float(self.loss.active(torch.stack(triplets.of(z), dim=1)).float().mean())
         return found
 
     def state(self) -> Json:
@@ -163,21 +162,6 @@ class Trainer:
             "best": self.best,
             "processes": self.accelerator.num_processes,
         }
-
-
-def _pairwise_chunks(rows: Int[Tensor, "r"], parts: int) -> list[Tensor]:
-    """Rows cut into at most `parts` pieces that keep pairs together."""
-    if len(rows) == 0:
-        return []
-    return [pairs.reshape(-1) for pairs in rows.reshape(-1, 2).tensor_split(parts) if len(pairs)]
-
-
-@contextmanager
-def _seeded(draws: Draws) -> Iterator[None]:
-    """Layers that draw by themselves (dropout) get a generator that depends on the step alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(draws.bits("layers", torch.zeros(1, dtype=torch.long))[0]) & (2**63 - 1))
-        yield
 
 
 def average_gradients(parameters: list[nn.Parameter], accelerator: Accelerator) -> None:
@@ -216,6 +200,11 @@ def train(
         Interrupted: after SIGINT or SIGTERM, with everything saved.
     """
     accelerator = Accelerator(cpu=device == "cpu")
+    if device is not None and torch.device(device).type != accelerator.device.type:
+        raise ValueError(
+            f"device {device!r} was asked for and accelerate offers {accelerator.device.type!r}. Use that, or choose "
+            "GPUs with CUDA_VISIBLE_DEVICES."
+        )
     folder = RunFolder(out)
     resume = resume and folder.begun
     accelerator.wait_for_everyone()  # before the first process makes the folder
@@ -251,7 +240,10 @@ def prepare(recipe: Recipe, data: ImageSet, accelerator: Accelerator) -> Trainer
         begin = checkpoint(Path(recipe.start.path))
         load_weights(embedder, read_weights(begin.folder / WEIGHTS), begin.folder / WEIGHTS, begin.recipe)
     embedder = embedder.to(accelerator.device).train()
-    loss = recipe.loss.build(data.num_classes, embedder.dim)
+    with own_generators(recipe.seed):
+        loss = recipe.loss.build(data.num_classes, embedder.dim)
+    if isinstance(loss, nn.Module):
+        loss.to(accelerator.device)
     groups = embedder.parameter_groups() | loss.parameter_groups()
     for name in recipe.groups:
         if name not in groups:
@@ -277,7 +269,10 @@ def restore(trainer: Trainer, folder: RunFolder) -> None:
             f"{trainer.accelerator.num_processes}: batches differ from here on",
             stacklevel=2,
         )
-    load_weights(trainer.embedder, read_weights(path / WEIGHTS), path / WEIGHTS, trainer.recipe)
+    tensors = read_weights(path / WEIGHTS)
+    load_weights(trainer.embedder, tensors, path / WEIGHTS, trainer.recipe)
+    if isinstance(trainer.loss, nn.Module):
+        trainer.loss.load_state_dict({n.removeprefix("loss."): t for n, t in tensors.items() if n.startswith("loss.")})
     for name, optimiser in trainer.optimisers.items():
         optimiser.load_state_dict(state["optimisers"][name])
     trainer.position = Position(*state["position"])
@@ -307,7 +302,7 @@ def run(
                 recipe.epochs * trainer.steps_per_epoch,
                 f"epoch {position.epoch + 1} of {recipe.epochs}, loss {logs['loss']:.4f}",
             )
-            if position.total % LOG_EVERY == 0 or position.total == 1:
+            if len(rows) and (position.total % LOG_EVERY == 0 or position.total == 1):
                 entry = {
                     "epoch": position.epoch + position.step / trainer.steps_per_epoch,
                     "step": position.total,
@@ -350,7 +345,7 @@ def _check(loss: float, step: int) -> None:
 
 def _warn_of_collapse(entry: dict[str, float]) -> bool:
     """Say in words when the embedding shrinks to a point; rank attacks then move nothing and scores look good."""
-    if not (entry["mean_distance"] <= 0.01 or entry["effective_rank"] <= 1.5):  # NaN is not a collapse
+    if not (entry["spread"] <= 0.01 or entry["effective_rank"] <= 1.5):  # NaN is not a collapse
         return False
     message = (
         f"the embedding is collapsing: at step {entry['step']:.0f} the mean distance between images is "

@@ -66,3 +66,10 @@ def _pairs(labels: Int[Tensor, "n"], train: Int[Tensor, "t"], draws: Draws) -> I
     second = by_class[start[group] + draws.integers("partner", first, count[group])]
     order = draws.bits("order", first).argsort(stable=True)
     return torch.stack([first, second], dim=1)[order]
+
+
+def pairwise_parts(rows: Int[Tensor, "r"], parts: int) -> list[Tensor]:
+    """Rows cut into at most `parts` pieces that keep pairs together."""
+    if len(rows) == 0:
+        return []
+    return [pairs.reshape(-1) for pairs in rows.reshape(-1, 2).tensor_split(parts) if len(pairs)]

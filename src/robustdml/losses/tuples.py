@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -58,6 +58,10 @@ class TripletLoss(Loss, Protocol):
         """The loss of given (anchor, positive, negative) embeddings, reduction included."""
         ...
 
+    def active(self, z: Float[Tensor, "t 3 d"]) -> Bool[Tensor, "t"]:
+        """Whether the negative of each triplet still contributes to the loss."""
+        ...
+
 
 def mean_of_active(h: Float[Tensor, "t"]) -> Float[Tensor, ""]:
     """The mean of the strictly positive entries of h; 0, with a graph, if there is none."""
@@ -88,6 +92,10 @@ class Triplet:
         """The mean over all triplets."""
         margin = self.margin if margin is None else margin
         return (hardness(self.distance, z[:, 0], z[:, 1], z[:, 2]) + margin).clamp_min(0).mean()
+
+    def active(self, z: Float[Tensor, "t 3 d"]) -> Bool[Tensor, "t"]:
+        """H + margin > 0."""
+        return hardness(self.distance, z[:, 0], z[:, 1], z[:, 2]) + self.margin > 0
 
     def __call__(
         self,
@@ -128,6 +136,10 @@ class Contrastive:
         margin = self.margin if margin is None else margin
         attraction = self.distance.pairs(z[:, 0], z[:, 1]).mean()
         return attraction + mean_of_active(margin - self.distance.pairs(z[:, 0], z[:, 2]))
+
+    def active(self, z: Float[Tensor, "t 3 d"]) -> Bool[Tensor, "t"]:
+        """margin - d(a, n) > 0."""
+        return self.margin - self.distance.pairs(z[:, 0], z[:, 2]) > 0
 
     def __call__(
         self,

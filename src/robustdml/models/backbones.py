@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from robustdml.models.embedder import Embedder
+from robustdml.models.embedder import Embedder, frozen
 from robustdml.models.normalise import Normalise
 
 
@@ -107,13 +107,10 @@ def wrap(inner: Callable[[Tensor], Tensor], shape: tuple[int, int, int]) -> Embe
     """
     if isinstance(inner, Embedder):
         return inner
-    modes = [(m, m.training) for m in inner.modules()] if isinstance(inner, nn.Module) else []
-    for module, _ in modes:
-        module.training = False
-    with torch.no_grad():
-        z = inner(torch.full((2, *shape), 0.5))
-    for module, training in modes:
-        module.training = training
+    module = inner if isinstance(inner, nn.Module) else nn.Identity()
+    like = next(module.parameters(), torch.empty(0))
+    with frozen(module), torch.no_grad():
+        z = inner(torch.full((2, *shape), 0.5, device=like.device, dtype=like.dtype))
     if not isinstance(z, Tensor) or z.dim() != 2 or len(z) != 2:
         found = f"a tensor of shape {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
         raise ValueError(
