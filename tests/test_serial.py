@@ -138,3 +138,9 @@ def test_a_value_the_class_refuses_is_told_with_its_option():
 def test_nearest_names():
     assert nearest("Triplt", ["Triplet", "Margin"]) == "Did you mean Triplet? Known: Margin, Triplet."
     assert nearest("zzz", ["a"]) == "Known: a."
+
+
+def test_a_fraction_may_have_decimals():
+    assert number("0.5/255") == 0.5 / 255
+    with pytest.raises(ValueError, match="fraction"):
+        number("1/0")

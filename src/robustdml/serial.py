@@ -8,7 +8,6 @@ import dataclasses
 import difflib
 import types
 import typing
-from fractions import Fraction
 from typing import Any, Literal, Union
 
 Json = Any
@@ -138,7 +137,8 @@ def number(text: str) -> float:
         ValueError: if it is neither.
     """
     try:
-        return float(Fraction(text)) if "/" in text else float(text)
+        above, slash, below = text.partition("/")
+        return float(above) / float(below) if slash else float(text)
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"expected a number or a fraction such as 8/255, got {text!r}.") from None
 
