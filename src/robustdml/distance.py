@@ -63,7 +63,7 @@ def _euclidean(a: Tensor, b: Tensor, a_squared: Tensor | float, b_squared: Tenso
 
 
 Weigh = Callable[[Float[Tensor, "m n"]], Float[Tensor, "m n"]]
-"""Distances -> the weights with which they are summed; it sees constants and may overwrite nothing."""
+"""Distances -> a new tensor of the weights with which they are summed; it sees constants and may overwrite nothing."""
 
 
 @runtime_checkable
@@ -88,7 +88,7 @@ class _EuclideanSum(torch.autograd.Function):
         d = squared.clamp_min_(_TINY).sqrt_()
         weights = weigh(d)
         value = torch.linalg.vecdot(d, weights)
-        pull = torch.where(d > _TINY**0.5, weights / d, 0)
+        pull = weights.div_(torch.threshold_(d, _TINY**0.5, torch.inf))  # nothing pulls where u and x_n coincide
         ctx.save_for_backward(pull.sum(dim=1, keepdim=True) * u - pull @ rows)
         return value
 

@@ -36,13 +36,15 @@ class Misrank:
         """The hinge; zero for a query without any item of its class or without any other."""
         positive = scene.same_class if self.own_copy == "included" else scene.without_itself(scene.same_class, False)
         defined = positive.any(dim=1) & (~scene.same_class).any(dim=1)
-        not_positive, not_negative = ~positive, scene.same_class
+        zero = torch.zeros((), dtype=scene.clean.dtype, device=scene.clean.device)
+        unless_positive = zero.masked_fill(~positive, torch.inf)  # added to distances: cheaper than a mask at each step
+        unless_negative = zero.masked_fill(scene.same_class, torch.inf)
 
         def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
             with torch.no_grad():
                 d = scene.system.to_gallery(z)
-                nearest = d.masked_fill(rows_of(not_positive, unit), torch.inf).argmin(dim=1)
-                farthest = d.masked_fill_(rows_of(not_negative, unit), -torch.inf).argmax(dim=1)
+                nearest = (d + rows_of(unless_positive, unit)).argmin(dim=1)
+                farthest = d.sub_(rows_of(unless_negative, unit)).argmax(dim=1)
             both = scene.gallery.z[torch.stack([farthest, nearest], dim=1)]
             far, near = scene.distance.matrix(z[:, None], both)[:, 0].unbind(dim=1)
             return (far - near).clamp_min(0) * defined[unit]

@@ -71,9 +71,9 @@ def ranking_energy(scene: Scene, aims: Int[Tensor, "b m"], direction: str) -> En
 
     def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
         def weigh(d: Tensor) -> Tensor:
-            weights = torch.zeros_like(d)
+            weights, active = torch.zeros_like(d), torch.empty_like(d)
             for aim in rows_of(aims, unit).split(1, dim=1):
-                active = compare(d, d.gather(1, aim)).to(d.dtype)
+                compare(d, d.gather(1, aim), out=active)  # 1 or 0 in one pass; a boolean would cost ten times as much
                 weights.sub_(active, alpha=scale)
                 weights.scatter_add_(1, aim, active.sum(dim=1, keepdim=True) * scale)
             return weights
