@@ -69,6 +69,8 @@ def test_the_profile_is_called_after_the_attack():
     assert attack_profile("GTM-published", GREY).name == "attack-GTM-published"
     assert attack_profile("CA:pm=-", GREY).name == "attack-CA--published"
     assert [m.name for m in attack_profile("GTM-published", GREY).measurements] == ["GTM"]
+    many = attack_profile("QA+", GREY, count=5, eps=0.5, norm="l2", step_size=0.02, random_start=True)
+    assert many.name == "attack-QA+-5-l2-eps0.5-size5.1-random"
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def stage(metric: DeepMetric, data: ImageSet, *, seed: int = 0, queries: int | N
             f"{data.name}: the test split has {len(everything)} queries and {len(data.split.gallery)} gallery items."
         )
     if queries is not None and not 1 <= queries <= len(everything):
-        raise ValueError(f"--queries must be 1 … {len(everything)} for {data.name}, got {queries}.")
+        raise ValueError(f"queries must be 1 … {len(everything)} for {data.name}, got {queries}.")
     order = Draws(seed, "queries").bits("subset", everything).argsort()
     rows = everything[order[: queries or len(order)]].sort().values
     z = embed_all(metric, data, data.split.gallery)
@@ -310,8 +310,9 @@ def _floor_seconds(ready: Stage, profile: Profile) -> float:
         _wait_for(images.device)
         times.append((middle - start, time.perf_counter() - middle))
     gradient, forward = np.median(np.array(times), axis=0) / len(images)
-    steps = [getattr(m.adversary.search, "steps", 0) for m in profile.measurements]
-    return round(float(sum(s * gradient + 2 * forward for s in steps) * len(ready.rows)), 2)
+    gradients = sum(m.adversary.search.gradients for m in profile.measurements)
+    forwards = 2 * len(profile.measurements)
+    return round(float((gradients * gradient + forwards * forward) * len(ready.rows)), 2)
 
 
 def _wait_for(device: torch.device) -> None:

@@ -77,7 +77,7 @@ def write_curve(
         "recall@1": {n: values for n, values in recalls.items() if values},
         "queries": len(stage.rows),
         "seed": stage.seed,
-        "steps": getattr(profile.measurements[0].adversary.search, "steps", 0),
+        "steps": profile.measurements[0].adversary.search.gradients,
         "step_size_rule": "the profile's step size times eps over the profile's eps",
     }
     write_json(out / f"curve-{profile.name}.json", curve)

@@ -36,7 +36,10 @@ TESTED_TORCH = ((2, 6), (2, 14))
 
 
 def examine(data_root: Path | None = None) -> Json:
-    """Everything `robustdml doctor` reports. `problems` lists, in words, what keeps something from working."""
+    """Everything `robustdml doctor` reports.
+
+    `problems` lists, in words, what keeps something from working; `notes` what is odd but harmless.
+    """
     vision = _torchvision()
     cache = _cache(data_root)
     found: Json = {
@@ -53,6 +56,7 @@ def examine(data_root: Path | None = None) -> Json:
         "cache": cache,
     }
     found["problems"] = _problems(found)
+    found["notes"] = _notes(found)
     return found
 
 
@@ -126,11 +130,15 @@ def _problems(found: Json) -> list[str]:
     if not TESTED_TORCH[0] <= number < TESTED_TORCH[1]:
         problems.append(f"torch {torch.__version__} is outside the tested range: pip install 'torch>=2.6,<2.14'")
     problems += [f"{name} is not installed: pip install {name}" for name, v in found["packages"].items() if v is None]
-    if found["torchvision"].startswith("does not"):
-        problems.append(
-            f"torchvision {found['torchvision']}. Models from timm work nevertheless; to repair it, install the build "
-            "that matches your torch from download.pytorch.org"
-        )
     if not found["cache"]["writable"]:
         problems.append(f"{found['cache']['path']} cannot be written: set ROBUSTDML_DATA or --data-root")
     return problems
+
+
+def _notes(found: Json) -> list[str]:
+    if not found["torchvision"].startswith("does not"):
+        return []
+    return [
+        f"torchvision {found['torchvision']}. Models from timm work nevertheless; to repair it, install the build "
+        "that matches your torch from download.pytorch.org"
+    ]

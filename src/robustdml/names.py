@@ -148,6 +148,9 @@ def attack_profile(
 ) -> Profile:
     """A profile of one attack, called attack-NAME; what is not given follows the attack string, then the default.
 
+    What departs from the default is part of the name (attack-ES-eps8-steps64, eps in 1/255 for linf), so that results
+    with another budget are other files.
+
     Raises:
         ValueError: for an unknown name or a budget that makes no sense.
     """
@@ -168,7 +171,12 @@ def attack_profile(
         ball = Linf(usual.ball.eps if radius is None else radius)
         usual_size = min(usual.search.step_size, ball.eps)
     search = Pgd(iterations, usual_size if size is None else size, random_start)
-    name = f"attack-{found.base}-published" if found.published else f"attack-{found.base}"
+    name = f"attack-{found.base}" + "-published" * found.published
+    name += f"-{found.count}" * (found.count != 1) + "-l2" * (norm == "l2")
+    if ball != usual.ball:
+        name += f"-eps{ball.eps:g}" if norm == "l2" else f"-eps{round(255 * ball.eps, 4):g}"
+    name += f"-steps{iterations}" * (iterations != usual.search.steps)
+    name += f"-size{round(255 * search.step_size, 4):g}" * (search.step_size != usual_size) + "-random" * random_start
     protocol = "targets as published" if found.published else "corrected targets, drawn without repetition"
     measurement = Measurement(found.base, found.goal, Adversary(ball, search))
     return Profile(name, (measurement,), published=found.published, note=f"one attack, {protocol}")

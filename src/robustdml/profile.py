@@ -19,7 +19,7 @@ from robustdml.attacks.goals import (
 from robustdml.plugins import installed
 from robustdml.recipe import component_types
 from robustdml.score import COMPONENTS
-from robustdml.serial import Json, from_json, to_json
+from robustdml.serial import Json, read_as, to_json
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,4 @@ def profile_from_json(value: Json, where: str = "profile") -> Profile:
     Raises:
         ValueError: naming the field that is unknown or malformed.
     """
-    profile = from_json(value, profile_types(), where)
-    if not isinstance(profile, Profile):
-        raise ValueError(f'{where}: expected {{"type": "Profile", …}}, got {type(profile).__name__}.')
-    return profile
+    return read_as(Profile, value, profile_types(), where)

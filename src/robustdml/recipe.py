@@ -18,7 +18,7 @@ from robustdml.losses import LOSSES, Loss
 from robustdml.mining import MINERS
 from robustdml.models import MODELS, Model
 from robustdml.plugins import installed
-from robustdml.serial import Json, from_json, to_json, with_field
+from robustdml.serial import Json, read_as, to_json, with_field
 from robustdml.types import RunReference
 
 NOUNS: dict[str, Mapping[str, type]] = {
@@ -136,10 +136,7 @@ def recipe_from_json(value: Json, where: str = "recipe.json") -> Recipe:
     Raises:
         ValueError: naming the field that is unknown or malformed.
     """
-    recipe = from_json(value, component_types(), where)
-    if not isinstance(recipe, Recipe):
-        raise ValueError(f'{where}: expected {{"type": "Recipe", …}}, got {type(recipe).__name__}.')
-    return recipe
+    return read_as(Recipe, value, component_types(), where)
 
 
 def override(recipe: Recipe, path: str, text: str) -> Recipe:

@@ -8,9 +8,10 @@ import dataclasses
 import difflib
 import types
 import typing
-from typing import Any, Literal, Union
+from typing import Any, Literal, TypeVar, Union
 
 Json = Any
+T = TypeVar("T")
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -61,6 +62,19 @@ def from_json(value: Json, table: dict[str, type], where: str = "recipe") -> Any
         return cls(**given)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def read_as(cls: type[T], value: Json, table: dict[str, type], where: str) -> T:
+    """`from_json` where one type is wanted.
+
+    Raises:
+        ValueError: naming the field that is unknown or malformed, or the type found instead.
+    """
+    found = from_json(value, table, where)
+    if not isinstance(found, cls):
+        kind = 'an object without "type"' if isinstance(found, dict) else type(found).__name__
+        raise ValueError(f'{where}: expected {{"type": "{cls.__name__}", …}}, got {kind}.')
+    return found
 
 
 def check_type(value: object, hint: Any, where: str) -> None:

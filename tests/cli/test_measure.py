@@ -232,17 +232,18 @@ def test_one_attack(trained, here, call):
     code, out, err = call(*words, "--attack", "ES", "--steps", 3)
     assert code == 0, err
     card = json.loads(out)
-    assert (card["profile"], card["attacks"]["ES"]["eps"]) == ("attack-ES", 77 / 255)
-    assert (here / "a" / "benchmark-attack-ES.json").exists()
+    assert (card["profile"], card["attacks"]["ES"]["eps"]) == ("attack-ES-steps3", 77 / 255)
+    assert (here / "a" / "benchmark-attack-ES-steps3.json").exists()
     weak = json.loads(call(*words, "--attack", "ES", "--steps", 3, "--eps", "8/255")[1])
     assert weak["attacks"]["ES"]["after"]["shift"] < card["attacks"]["ES"]["after"]["shift"]
+    assert weak["profile"] == "attack-ES-eps8-steps3"  # another budget, another file
     none = json.loads(call(*words, "--attack", "ES", "--eps", 0)[1])
     assert none["attacks"]["ES"]["after"]["recall@1"] == none["attacks"]["ES"]["before"]["recall@1"]
     l2 = json.loads(call(*words, "--attack", "CA+", "--norm", "l2", "--eps", 0.5, "--steps", 5, "--count", 2)[1])
     assert l2["threat_model"]["norm"] == "l2"
     assert l2["threat_model"]["step_size"] == pytest.approx(0.25)
     text = json.loads(call(*words, "--attack", "CA:pm=+:W=1:eps=0.03137:alpha=0.0117:pgditer=4")[1])
-    assert text["profile"] == "attack-CA+-published"
+    assert text["profile"] == "attack-CA+-published-eps7.9994-steps4-size2.9835"
     assert (text["threat_model"]["eps"], text["threat_model"]["steps"]) == (0.03137, 4)
 
 

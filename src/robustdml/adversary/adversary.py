@@ -17,6 +17,11 @@ from robustdml.types import Achieved, Energy, PixelEnergy
 class Search(Protocol):
     """How an adversary looks for the minimum. Gradient searches differentiate the energy, others only evaluate it."""
 
+    @property
+    def gradients(self) -> int:
+        """Gradients to the input that it takes per image: what its cost is compared with."""
+        ...
+
     def __call__(
         self,
         energy: PixelEnergy,

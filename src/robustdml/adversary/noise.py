@@ -1,6 +1,7 @@
 """No search at all: a random point of the ball."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -13,6 +14,8 @@ from robustdml.types import Achieved, PixelEnergy
 @dataclass(frozen=True)
 class Noise:
     """Uniform noise in the ball: the weakest baseline, and the corruption that restoration trains on."""
+
+    gradients: ClassVar[int] = 0
 
     def __call__(
         self,

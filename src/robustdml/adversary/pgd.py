@@ -43,6 +43,11 @@ class Pgd:
         if not 0 <= self.step_size < float("inf"):
             raise ValueError(f"Pgd needs a finite step_size >= 0, got {self.step_size}.")
 
+    @property
+    def gradients(self) -> int:
+        """One per step."""
+        return self.steps
+
     def __call__(
         self,
         energy: PixelEnergy,

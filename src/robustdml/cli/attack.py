@@ -17,6 +17,8 @@ EXAMPLES = (
 class Options(Measured):
     """One attack, as a benchmark of its own: writes benchmark-attack-NAME.json and .npz.
 
+    Settings that depart from the default are part of the name (attack-ES-eps8), so that no result replaces another.
+
     Budget if none is given: that of rob28 (77/255) for grey images up to 28x28, else 8/255; 32 steps of 3/255.
     """
 

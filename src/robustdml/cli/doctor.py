@@ -25,10 +25,12 @@ def main(argv: list[str]) -> int:
     if options.json:
         terminal.document(found)
     else:
-        rows = [[key, _said(value)] for key, value in found.items() if key not in ("problems", "packages", "devices")]
+        apart = ("problems", "notes", "packages", "devices")
+        rows = [[key, _said(value)] for key, value in found.items() if key not in apart]
         rows += [[name, _said(value)] for part in ("packages", "devices") for name, value in found[part].items()]
         problems = [f"problem: {problem}" for problem in found["problems"]] or ["no problems found"]
-        terminal.lines([*terminal.table(["", ""], rows, left=2)[1:], *problems])
+        notes = [f"note: {note}" for note in found["notes"]]
+        terminal.lines([*terminal.table(["", ""], rows, left=2)[1:], *notes, *problems])
     return failures.FAILED if found["problems"] else 0
 
 
