@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from robustdml.allocator import keep_freed_memory
 from robustdml.benchmark import measure, stage
 from robustdml.data.errors import DataError
 from robustdml.data.idx import Fashion
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as the command line does; else both sides wait for fresh pages, one now, the other then
     try:
         data = Fashion().load(options.data_root)
     except DataError as error:

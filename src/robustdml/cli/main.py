@@ -8,6 +8,7 @@ import sys
 from types import FrameType
 
 from robustdml import __version__
+from robustdml.allocator import keep_freed_memory
 from robustdml.cli import failures, terminal
 from robustdml.command import COMMAND
 
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             if argv[0] not in VERBS:
                 raise failures.UsageError(_unknown(argv[0]))
+            keep_freed_memory()
             code: int = importlib.import_module(f"robustdml.cli.{argv[0]}").main(argv[1:])
             sys.stdout.flush()
             return code
