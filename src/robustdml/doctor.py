@@ -78,7 +78,6 @@ def _devices() -> dict[str, Any]:
         },
         "cuda": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "cuda_bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-        "mps": torch.backends.mps.is_available(),
         "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }
 

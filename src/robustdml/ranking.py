@@ -43,8 +43,8 @@ class Gallery:
 
 
 def precise(z: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-    """float64, in which a difference of two float32 embeddings is free of rounding; float32 where there is none."""
-    return z if z.device.type == "mps" else z.double()
+    """float64, in which a difference of two float32 embeddings is free of rounding."""
+    return z.double()
 
 
 def distances_to(distance: Distance, z: Float[Tensor, "n d"]) -> Callable[[Float[Tensor, "m d"]], Float[Tensor, "m n"]]:

@@ -171,20 +171,21 @@ def distance_named(name: str) -> Distance:
 
 
 def device_named(name: str | None) -> torch.device:
-    """The device of this process: the one named, else what accelerate finds.
+    """The device of this process: the one named, else a GPU if there is one.
 
     Raises:
-        ValueError: if it is not there.
+        ValueError: if it is not there, or cannot decide ranks.
     """
     if name is not None:
         try:
             kind = torch.device(name).type
         except RuntimeError as error:
-            raise ValueError(f"--device must be cpu, cuda, cuda:0, … or mps, got {name!r}.") from error
-        there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        if not there.get(kind, False):
+            raise ValueError(f"--device must be cpu, cuda, or cuda:0 and so on, got {name!r}.") from error
+        if kind == "mps":
+            raise ValueError("--device mps: ranks are decided in float64, which MPS does not have. Use --device cpu.")
+        if not {"cpu": True, "cuda": torch.cuda.is_available()}.get(kind, False):
             raise ValueError(f"--device {name}: this machine has no such device. See: robustdml doctor")
-    return PartialState(cpu=name == "cpu").device
+    return PartialState(cpu=name == "cpu" or not torch.cuda.is_available()).device
 
 
 def _named(name: str) -> Path:

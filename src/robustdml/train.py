@@ -189,7 +189,7 @@ def train(
     Args:
         resume: continue at the newest checkpoint of `out`; the recipe saved there is used. Where a run has none yet, or
             there is no run, it starts at the beginning.
-        device: "cpu", "cuda", …; by default what accelerate finds.
+        device: "cpu" or "cuda"; by default a GPU if there is one.
         report: receives one line at a time.
         progress: called after every step with steps done, steps in all, and how it goes.
 
@@ -199,7 +199,7 @@ def train(
         FloatingPointError: if the loss becomes NaN or infinite.
         Interrupted: after SIGINT or SIGTERM, with everything saved.
     """
-    accelerator = Accelerator(cpu=device == "cpu")
+    accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())
     if device is not None and torch.device(device).type != accelerator.device.type:
         raise ValueError(
             f"device {device!r} was asked for and accelerate offers {accelerator.device.type!r}. Use that, or choose "

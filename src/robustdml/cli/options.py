@@ -50,7 +50,7 @@ class Hardware:
     """Options of verbs that run a network."""
 
     device: Word = None
-    """cpu, cuda, cuda:0 or mps; by default the best there is"""
+    """cpu, cuda or cuda:0; by default a GPU if there is one"""
     data_root: File = None
     """folder in which data sets are looked for first"""
 
