@@ -197,3 +197,37 @@ def test_clusters_on_the_sphere_do_not_depend_on_lengths():
     z, _ = some()
     lengths = torch.rand(len(z), 1, generator=generator(), dtype=torch.float64) + 0.5
     assert nmi(cluster(z, 4, Spherical()), cluster(lengths * z, 4, Spherical())) == pytest.approx(1)
+
+
+@ALL
+@pytest.mark.parametrize("seed", range(3))
+def test_counting_and_sorting_agree_where_distances_tie(distance, seed, monkeypatch):
+    g = generator(seed)
+    z = torch.randint(-2, 3, (300, 4), generator=g).float() + 1  # many distances tie, and float32 rounds them apart
+    z[::7] = z[3]  # exact duplicates, of many classes
+    labels = torch.randint(0, 60, (300,), generator=g)
+    queries, asked = z[:200], labels[:200]
+    ways = []
+    for few in (64, 0):
+        monkeypatch.setattr("robustdml.metrics.FEW", few)
+        found = [
+            retrieval_scores(distance, queries, asked, z, labels, itself=torch.arange(200), budget=2**20),
+            retrieval_scores(distance, z[200:], labels[200:], queries, asked),
+        ]
+        ways.append(torch.cat([table(f) for f in found]))
+    torch.testing.assert_close(*ways, atol=1e-12, rtol=0, equal_nan=True)
+
+
+def test_only_doubtful_rows_are_computed_twice():
+    """A row that float32 puts on the wrong side of a match is still counted right."""
+    g = generator(0)
+    z = torch.nn.functional.normalize(torch.randn(64, 16, generator=g), dim=1)
+    queries, match = z[:1], z[1:2]
+    near = torch.nn.functional.normalize(match + 1e-7 * torch.randn(500, 16, generator=g), dim=1)
+    gallery = torch.cat([match, near])
+    labels = torch.cat([torch.zeros(1), 1 + torch.arange(500)]).long()
+    found = retrieval_scores(Euclidean(), queries, torch.zeros(1).long(), gallery, labels)
+    d = torch.cdist(queries.double(), gallery.double())[0]
+    assert found.first.tolist() == [int((d[1:] <= d[0] + 1e-7).sum())]
+    single = torch.cdist(queries, gallery)[0]
+    assert int((single[1:] <= single[0] + 1e-7).sum()) != int(found.first), "float32 alone would do: no test"

@@ -12,8 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from robustdml.distance import Cosine, Distance, Spherical
-from robustdml.ranking import BUDGET, distances_to, precise, query_blocks
+from robustdml.ranking import BUDGET, distances_to, others_before, precise, query_blocks
 
+FEW = 64
+"""Class size up to which the items before each match are counted; beyond, whole rankings are sorted."""
 IN_FLIGHT = 2
 """Blocks that wait to be sorted and scored while the next is computed."""
 
@@ -66,6 +68,7 @@ def _order(d: Tensor, same: Tensor, resolution: float) -> np.ndarray:
     used up.
     """
     d.sub_(d.amin(dim=1, keepdim=True)).div_(max(resolution, torch.finfo(d.dtype).tiny))  # a gallery of zeros has 0
+    d.add_(0.382)  # round numbers such as 0.5 would lie on the edge between two keys, and rounding would part them
     keys = d.clamp_(max=2.0**52).to(torch.int64).mul_(2).add_(same)
     if d.device.type != "cpu":
         return (keys.sort(dim=1).values & 1).bool().cpu().numpy()
@@ -91,16 +94,18 @@ def retrieval_scores(
         itself: each query's own row in the gallery, which it does not retrieve.
         budget: bytes for one block of queries x gallery.
     """
+    ranked = _Ranked(distance, queries, query_labels, gallery, gallery_labels, itself, budget)
+    if len(queries) and int(gallery_labels.unique(return_counts=True)[1].max()) <= FEW:
+        return RetrievalScores(*torch.from_numpy(_by_counting(ranked)).unbind(0))
     found: deque[Future[np.ndarray]] = deque()
-    finished: list[np.ndarray] = []
+    finished: list[np.ndarray] = [np.zeros((5, 0))]
     with ThreadPoolExecutor() as others:  # numpy sorts and scores one block while torch computes the next
-        for d, same, resolution in _blocks(distance, queries, query_labels, gallery, gallery_labels, itself, budget):
-            found.append(others.submit(lambda d, same, r: _score(_order(d, same, r)), d, same, resolution))
+        for d, same, resolution in _blocks(ranked):
+            found.append(others.submit(lambda d, same, r: _of_order(_order(d, same, r)), d, same, resolution))
             if len(found) > IN_FLIGHT:
                 finished.append(found.popleft().result())
     finished += [future.result() for future in found]
-    scores = torch.from_numpy(np.concatenate(finished, axis=1)) if finished else torch.zeros(5, 0, dtype=torch.float64)
-    return RetrievalScores(*scores.unbind(0))
+    return RetrievalScores(*torch.from_numpy(np.concatenate(finished, axis=1)).unbind(0))
 
 
 def ranking_matches(
@@ -113,40 +118,83 @@ def ranking_matches(
     itself: Int[Tensor, "q"] | None = None,
 ) -> np.ndarray:
     """Which places of each ranking hold the query's class [q, n], for metrics of one's own."""
-    blocks = _blocks(distance, queries, query_labels, gallery, gallery_labels, itself, BUDGET)
+    blocks = _blocks(_Ranked(distance, queries, query_labels, gallery, gallery_labels, itself, BUDGET))
     return np.concatenate([_order(d, same, resolution) for d, same, resolution in blocks])
 
 
-def _blocks(
-    distance: Distance,
-    queries: Tensor,
-    query_labels: Tensor,
-    gallery: Tensor,
-    gallery_labels: Tensor,
-    itself: Tensor | None,
-    budget: int,
-) -> Iterator[tuple[Tensor, Tensor, float]]:
+@dataclass(frozen=True, eq=False)
+class _Ranked:
+    """Who ranks whom: the arguments of `retrieval_scores`."""
+
+    distance: Distance
+    queries: Float[Tensor, "q d"]
+    query_labels: Int[Tensor, "q"]
+    gallery: Float[Tensor, "n d"]
+    gallery_labels: Int[Tensor, "n"]
+    itself: Int[Tensor, "q"] | None
+    budget: int
+
+
+def _blocks(of: _Ranked) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Distances, same-class masks and resolution by blocks of queries; the own row is infinitely far and no match."""
-    to_gallery = distances_to(distance, gallery)
-    resolution = distance.resolution(precise(gallery))
-    for block in query_blocks(len(queries), len(gallery), copies=3 * (IN_FLIGHT + 2), budget=budget):
-        d = to_gallery(queries[block])
-        same = query_labels[block, None] == gallery_labels[None, :]
-        if itself is not None:
+    to_gallery = distances_to(of.distance, of.gallery)
+    resolution = of.distance.resolution(precise(of.gallery))
+    for block in query_blocks(len(of.queries), len(of.gallery), copies=3 * (IN_FLIGHT + 2), budget=of.budget):
+        d = to_gallery(of.queries[block])
+        same = of.query_labels[block, None] == of.gallery_labels[None, :]
+        if of.itself is not None:
             rows = torch.arange(len(d), device=d.device)
-            d[rows, itself[block]] = torch.inf
-            same[rows, itself[block]] = False
+            d[rows, of.itself[block]] = torch.inf
+            same[rows, of.itself[block]] = False
         yield d, same, resolution
 
 
-def _score(matches: np.ndarray) -> np.ndarray:
+def _by_counting(of: _Ranked) -> np.ndarray:
+    """The five scores [5, q] where classes are small: count what comes before each match, and sort nothing."""
+    by_label = of.gallery_labels.argsort(stable=True)
+    labels = of.gallery_labels[by_label]
+    start = torch.searchsorted(labels, of.query_labels)
+    size = torch.searchsorted(labels, of.query_labels, right=True) - start
+    order = size.argsort()  # queries whose classes are equally large share a block, so that little is padding
+    to_gallery, resolution = of.distance.against(of.gallery.float()), of.distance.resolution(precise(of.gallery))
+    longest = float(torch.stack([of.queries.norm(dim=1).amax(), of.gallery.norm(dim=1).amax()]).amax())
+    scores = np.empty((5, len(order)))
+    for block in query_blocks(len(order), len(of.gallery), copies=2, budget=of.budget):
+        rows = order[block]
+        place = start[rows, None] + torch.arange(max(1, int(size[rows].max())), device=rows.device)[None, :]
+        own = by_label[place.clamp_max(len(labels) - 1)]
+        counted = place < (start + size)[rows, None]
+        left_out = own = torch.where(counted, own, own[:, :1])
+        if of.itself is not None:
+            counted &= own != of.itself[rows, None]
+            left_out = torch.cat([own, of.itself[rows, None]], dim=1)
+            matches_first = counted.byte().argsort(dim=1, descending=True, stable=True)[:, : int(counted.sum(1).max())]
+            own, counted = own.gather(1, matches_first), counted.gather(1, matches_first)
+        d, others = others_before(
+            of.distance, of.queries[rows], of.gallery, own, left_out, to_gallery=to_gallery, size=longest,
+            resolution=resolution,
+        )  # fmt: skip
+        nearest_first = d.masked_fill(~counted, torch.inf).argsort(dim=1)
+        counted, others = counted.gather(1, nearest_first), others.gather(1, nearest_first)
+        relevant = counted.sum(dim=1)
+        query, which = counted.nonzero(as_tuple=True)
+        scores[:, rows.cpu().numpy()] = _score(
+            relevant.cpu().numpy(), query.cpu().numpy(), (others[counted] + which).cpu().numpy()
+        )
+    return scores
+
+
+def _of_order(matches: np.ndarray) -> np.ndarray:
     """The five scores [5, q] of rankings given as match indicators [q, n]."""
-    relevant = matches.sum(axis=1)
     flat = np.flatnonzero(matches)
+    query = flat // matches.shape[1]
+    return _score(matches.sum(axis=1), query, flat - query * matches.shape[1])
+
+
+def _score(relevant: np.ndarray, query: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """The five scores [5, q] from the number of matches of each query [q], and query and 0-based place of each match."""
     start = np.concatenate([[0], np.cumsum(relevant)[:-1]])
-    query = np.repeat(np.arange(len(matches)), relevant)
-    place = flat - query * matches.shape[1]
-    precision = (np.arange(len(flat)) - start[query] + 1) / (place + 1)
+    precision = (np.arange(len(query)) - start[query] + 1) / (place + 1)
     inside = (place < relevant[query]).astype(np.float64)
 
     def summed(values: np.ndarray) -> np.ndarray:

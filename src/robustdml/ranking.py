@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from robustdml.distance import Distance
+from robustdml.distance import Distance, ToRows
 
 BUDGET = 256 * 2**20
 """Bytes that one block of the queries x gallery matrix may take, with what is derived from it."""
@@ -127,3 +127,69 @@ def nearest_is_same_class(
         return nearest_same[:, 0] + resolution < others.amin(dim=1)
     before = rank_of(others, nearest_same, resolution=resolution, ties_before=True)[:, 0]
     return (before < k) & torch.isfinite(nearest_same[:, 0])
+
+
+def others_before(
+    distance: Distance,
+    queries: Float[Tensor, "b d"],
+    gallery: Float[Tensor, "n d"],
+    own: Int[Tensor, "b m"],
+    left_out: Int[Tensor, "b l"],
+    *,
+    to_gallery: ToRows,
+    size: float,
+    resolution: float,
+) -> tuple[Float[Tensor, "b m"], Int[Tensor, "b m"]]:
+    """Distances of the gallery rows `own`, and how many rows that are not `left_out` come before each; ties before.
+
+    One float32 product finds the rows that are nearer for certain. Those too close to call are computed in float64.
+
+    Args:
+        left_out: rows that are not counted, `own` among them.
+        to_gallery: distances to `gallery` in float32.
+        size: no query and no gallery row is longer.
+    """
+    exact = distance.matrix(precise(queries)[:, None], precise(gallery[own]))[:, 0]
+    d = to_gallery(queries.float()).scatter_(1, left_out, torch.inf)
+    edge = exact + resolution
+    slack = distance.rounding(edge, size)
+    certain, perhaps = _Below(d), _Below(d)
+    counts = torch.empty_like(own)
+    for m in range(own.shape[1]):
+        sure = certain.mark((edge - slack)[:, m]).sum(dim=1)
+        row, column = perhaps.mark((edge + slack)[:, m], minus=certain).places()
+        doubtful = distance.matrix(precise(queries[row])[:, None], precise(gallery[column])[:, None])[:, 0, 0]
+        nearer = (doubtful <= edge[row, m]).to(sure.dtype)
+        counts[:, m] = sure.index_add_(0, row, nearer).long()
+    return exact, counts
+
+
+class _Below:
+    """1 where a distance is at most a threshold, else 0: as numbers, which are counted faster than truth values."""
+
+    RUN = 64
+    """Numbers that are looked at together when the few ones are searched."""
+
+    def __init__(self, d: Float[Tensor, "b n"]) -> None:
+        self.d = d
+        self.flat = d.new_zeros(-(-d.numel() // self.RUN) * self.RUN)
+        self.marks = self.flat[: d.numel()].view_as(d)
+
+    def mark(self, threshold: Float[Tensor, "b"], minus: "_Below | None" = None) -> "_Below":
+        """Set the marks; those of `minus` are taken away."""
+        torch.le(self.d, threshold.to(self.d.dtype)[:, None], out=self.marks)
+        if minus is not None:
+            self.marks.sub_(minus.marks)
+        return self
+
+    def sum(self, dim: int) -> Float[Tensor, "b"]:
+        """How many per row, exact up to 2^24."""
+        return self.marks.sum(dim=dim)
+
+    def places(self) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"]]:
+        """Row and column of every mark; quick where there are few."""
+        runs = self.flat.view(-1, self.RUN)
+        some = runs.sum(dim=1).nonzero()[:, 0]
+        run, inside = runs[some].nonzero(as_tuple=True)
+        place = some[run] * self.RUN + inside
+        return place // self.d.shape[1], place % self.d.shape[1]
