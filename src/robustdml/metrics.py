@@ -192,7 +192,7 @@ def _of_order(matches: np.ndarray) -> np.ndarray:
 
 
 def _score(relevant: np.ndarray, query: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """The five scores [5, q] from the number of matches of each query [q], and query and 0-based place of each match."""
+    """The five scores [5, q] from the matches per query [q], and the query and 0-based place of each match."""
     start = np.concatenate([[0], np.cumsum(relevant)[:-1]])
     precision = (np.arange(len(query)) - start[query] + 1) / (place + 1)
     inside = (place < relevant[query]).astype(np.float64)
