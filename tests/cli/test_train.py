@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,30 @@ def test_two_processes_train_what_one_trains_in_two_parts(here, call):
     assert call(*SMALL, *shared, "--batches.pairs", 64, "--accumulate", 2, "--out", "one")[0] == 0
     code, _, err = run(*SMALL, *shared, "--batches.pairs", 32, "--processes", 2, "--out", "two", cwd=here)
     assert code == 0, err
+    assert equal(here / "one", here / "two", 1e-6)
+    assert json.loads((here / "two" / "provenance.json").read_text())["processes"] == 2
+
+
+def test_two_machines_train_what_one_trains_in_two_parts(here, call):
+    """Two torchrun agents that meet over TCP, as on two machines; launched as in examples/slurm.sbatch."""
+    shared = ("--epochs", 1, "--quiet")
+    assert call(*SMALL, *shared, "--batches.pairs", 64, "--accumulate", 2, "--out", "one")[0] == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    agents = []
+    for node in range(2):
+        words = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", str(node)]
+        words += ["--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", str(port)]
+        words += ["-m", "robustdml.cli.main", *map(str, (*SMALL, *shared, "--batches.pairs", 32, "--out", "two"))]
+        agents.append(
+            subprocess.Popen(
+                words, cwd=here, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        )
+    for agent in agents:
+        code, _, err = finish(agent)
+        assert code == 0, err
     assert equal(here / "one", here / "two", 1e-6)
     assert json.loads((here / "two" / "provenance.json").read_text())["processes"] == 2
 

@@ -51,10 +51,7 @@ class Spc2:
         if not 0 <= rank < world:
             raise ValueError(f"Spc2.epoch got rank={rank} of world={world}; expected 0 <= rank < world.")
         pairs = _pairs(labels, train, draws)
-        return [
-            step[len(step) * rank // world : len(step) * (rank + 1) // world].reshape(-1)
-            for step in pairs.split(self.pairs * world)
-        ]
+        return [step.tensor_split(world)[rank].reshape(-1) for step in pairs.split(self.pairs * world)]
 
 
 def _pairs(labels: Int[Tensor, "n"], train: Int[Tensor, "t"], draws: Draws) -> Int[Tensor, "t 2"]:
@@ -69,7 +66,7 @@ def _pairs(labels: Int[Tensor, "n"], train: Int[Tensor, "t"], draws: Draws) -> I
 
 
 def pairwise_parts(rows: Int[Tensor, "r"], parts: int) -> list[Tensor]:
-    """Rows cut into at most `parts` pieces that keep pairs together."""
+    """Rows cut into at most `parts` pieces that keep pairs together, as `Spc2` cuts a batch for processes."""
     if len(rows) == 0:
         return []
     return [pairs.reshape(-1) for pairs in rows.reshape(-1, 2).tensor_split(parts) if len(pairs)]
