@@ -20,8 +20,8 @@ from robustdml.evaluate import (
     own_rows,
 )
 from robustdml.metrics import retrieval_scores
-from robustdml.models import Pixels
-from robustdml.models.embedder import Layers
+from robustdml.models import Pixels, SmallConv
+from robustdml.models.embedder import Bfloat16, Layers
 from tests.toys import SHAPE, blobs, constant, generator, linear, network, unchanged
 
 
@@ -193,3 +193,12 @@ def test_a_network_that_yields_nan_is_refused():
         broken.layers[1].bias[2] = float("nan")
     with pytest.raises(ValueError, match="60 of 60 embeddings are NaN or infinite"):
         evaluate(DeepMetric(broken, Spherical()), toy())
+
+
+def test_what_is_scored_is_embedded_in_float32_whatever_the_adversary_runs_in():
+    torch.manual_seed(0)
+    exact = SmallConv(8).build((1, 8, 8)).eval()
+    images = torch.rand(5, 1, 8, 8)
+    rough = DeepMetric(Bfloat16(exact), Spherical())
+    assert not torch.equal(rough.embedder(images), exact(images))
+    assert torch.equal(rough.embed(images), DeepMetric(exact, Spherical()).embed(images))

@@ -25,7 +25,7 @@ from robustdml.draws import Draws
 from robustdml.evaluate import Evaluation, device_of, embed_all, evaluate_embeddings, images_on, own_rows
 from robustdml.files import write_json, write_with
 from robustdml.interruption import Interrupted, stop_signals
-from robustdml.models.embedder import Embedder
+from robustdml.models.embedder import Embedder, in_float32
 from robustdml.profile import Measurement, Profile, profile_to_json
 from robustdml.ranking import Gallery
 from robustdml.runs import now, provenance
@@ -105,7 +105,7 @@ def counted(embedder: Embedder) -> Iterator[Cost]:
         cost.forward += len(inputs[0])
         cost.backward += len(inputs[0]) * torch.is_grad_enabled()
 
-    handle = embedder.register_forward_pre_hook(count)
+    handle = in_float32(embedder).register_forward_pre_hook(count)  # whichever way it is called
     try:
         yield cost
     finally:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robustdml.distance import Distance
-from robustdml.models.embedder import Embedder, frozen
+from robustdml.models.embedder import Embedder, frozen, in_float32
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,14 @@ class DeepMetric:
     distance: Distance
 
     def embed(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        """Embeddings in evaluation mode, without gradient."""
-        with frozen(self.embedder), torch.no_grad():
-            return self.embedder(images)
+        """Embeddings in evaluation mode, without gradient, in float32 even where the embedder runs in bfloat16.
+
+        What is ranked and scored comes from here; an adversary works on the embedder as it runs. Rounding in bfloat16
+        moves every embedding a little, which would pass for the effect of an attack.
+        """
+        embedder = in_float32(self.embedder)
+        with frozen(embedder), torch.no_grad():
+            return embedder(images)
 
     def __call__(self, x: Float[Tensor, "m c h w"], y: Float[Tensor, "n c h w"]) -> Float[Tensor, "m n"]:
         """Distances between all images of `x` and all of `y`."""

@@ -44,7 +44,10 @@ class Layers(Embedder):
 
 
 class Bfloat16(Embedder):
-    """Runs an embedder in bfloat16 with channels last and returns float32; the weights it trains stay float32."""
+    """Runs an embedder in bfloat16 with channels last and returns float32; the weights it trains stay float32.
+
+    Training steps and adversaries run it so; `DeepMetric.embed`, which everything scored comes from, does not.
+    """
 
     def __init__(self, inner: Embedder) -> None:
         super().__init__()
@@ -61,6 +64,11 @@ class Bfloat16(Embedder):
     def parameter_groups(self) -> dict[str, list[Parameter]]:
         """Those of the wrapped embedder."""
         return self.inner.parameter_groups()
+
+
+def in_float32(embedder: Embedder) -> Embedder:
+    """The embedder without `Bfloat16` around it."""
+    return embedder.inner if isinstance(embedder, Bfloat16) else embedder
 
 
 @contextmanager
