@@ -1,6 +1,6 @@
 """Losses: what a batch of embeddings is trained to do."""
 
-from robustdml.losses.borrowed import Pml
+from robustdml.losses.borrowed import Pml, pml_loss
 from robustdml.losses.contrastive import Contrastive
 from robustdml.losses.gil import Gil
 from robustdml.losses.infonce import InfoNce
@@ -25,4 +25,5 @@ LOSSES: dict[str, type] = {
 __all__ = [
     "LOSSES", "Contrastive", "Gil", "InfoNce", "LiftedStructure", "Loss", "Margin", "MultiSimilarity", "NPair",
     "Pml", "Quadruplet", "Rhomboid", "Snr", "Triplet", "TripletLoss",
+    "pml_loss",
 ]  # fmt: skip

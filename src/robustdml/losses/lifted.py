@@ -17,8 +17,9 @@ from robustdml.types import Triplets, arange_like
 class LiftedStructure:
     """mean_a [ln sum_p e^d(a, p) + ln sum_n e^(margin - d(a, n))]_+ + weight * mean |z|.
 
-    The generalised form of Hermans et al., arXiv:1703.07737. Anchors are the even rows of a batch of pairs, p all other rows of their class and n all rows of other classes. The
-    second term is the mean norm of all rows, of unit vectors where the distance normalises.
+    The generalised form of Hermans et al., arXiv:1703.07737. Anchors are the even rows of a batch of pairs, p all other
+    rows of their class and n all rows of other classes. The second term is the mean norm of all rows, of unit vectors
+    where the distance normalises.
 
     Note: an anchor without negatives costs nothing; RobRank gives it a random row.
 

@@ -20,8 +20,8 @@ from robustdml.types import Triplets
 class MultiSimilarity:
     """mean_i ln(1 + sum_p e^(-alpha (s - base))) / alpha + ln(1 + sum_n e^(beta (s - base))) / beta.
 
-    Wang et al., CVPR 2019. s are the cosines of row i with all others. A positive counts if it is less similar than the most similar negative
-    plus `epsilon`, a negative if it is more similar than the least similar positive minus it.
+    Wang et al., CVPR 2019. s are the cosines of row i with all others. A positive counts if it is less similar than the
+    most similar negative plus `epsilon`, a negative if it is more similar than the least similar positive minus it.
 
     Note: RobRank takes the even rows of pairs for i, counts i among its own positives and leaves no pair out.
     `pairs="as-published"` keeps that; its table needs it.

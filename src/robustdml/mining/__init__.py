@@ -1,6 +1,6 @@
 """Miners: which rows of a batch play positive and negative for each anchor."""
 
-from robustdml.mining.borrowed import PmlMiner
+from robustdml.mining.borrowed import PmlMiner, pml_miner
 from robustdml.mining.miner import (
     Miner,
     anchor_distances,
@@ -23,5 +23,5 @@ MINERS: dict[str, type[Miner]] = {
 __all__ = [
     "MINERS", "DistanceWeighted", "Hardest", "Miner", "PmlMiner", "Random", "RandomTriplet", "SemiHard", "SoftHard",
     "Switched", "anchor_distances", "anchors_of", "draw_one", "fall_back", "need_pairs", "other_class", "partner",
-    "same_class",
+    "pml_miner", "same_class",
 ]  # fmt: skip

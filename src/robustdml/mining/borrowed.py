@@ -73,3 +73,14 @@ def _as_triplets(found: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, ...
     anchor, positive, other, negative = found
     first, second = torch.nonzero(anchor[:, None] == other[None, :], as_tuple=True)
     return anchor[first], positive[first], negative[second]
+
+
+def pml_miner(name: str) -> PmlMiner:
+    """The miner called pml:NAME.
+
+    Raises:
+        ImportError: if pytorch-metric-learning is not installed.
+        ValueError: for an unknown name, with near ones, or a miner that cannot be used.
+    """
+    pml.made("miners", name, {})
+    return PmlMiner(name)
