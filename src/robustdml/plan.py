@@ -60,8 +60,10 @@ def plan_training(recipe: Recipe, *, processes: int = 1) -> Json:
     batch = Batch(images, index // 2, index, recipe.batches.triplets(index))
     embedder = build(recipe, size.shape).train()
     running = in_precision(embedder, recipe.precision)
-    loss = recipe.loss.build(recipe.data.num_classes or 2, embedder.dim)
+    loss = recipe.loss.build(recipe.data.num_classes or TRIAL_ROWS, embedder.dim)
     memory: dict[str, Tensor] = {}
+    groups = embedder.parameter_groups() | loss.parameter_groups()
+    turns = sum(map(bool, groups.values())) if recipe.alternate else 1
     with counted(running) as cost, held(embedder) as saved:
         for number in range(_STEPS_ON_ONE_BATCH):
             draws = Draws(recipe.seed, "plan").under(number)
@@ -70,7 +72,8 @@ def plan_training(recipe: Recipe, *, processes: int = 1) -> Json:
             )
             step.loss.backward()
             memory = step.after_backward() if step.after_backward else step.memory
-            if not step.again:
+            turns -= not step.again
+            if turns < 1:
                 break
     items, rows_per_item = recipe.batches.items, recipe.batches.rows_per_item
     images_per_epoch = None if size.train is None else rows_per_item * size.train

@@ -22,9 +22,12 @@ REFUSED = {
     "SelfSupervisedLoss": "it compares two embeddings of the same images (ref_emb), and a batch has one",
     "CrossBatchMemory": _HOLDS_LOSSES,
     "MultipleLosses": _HOLDS_LOSSES,
+    "ManifoldLoss": "it takes no labels, but clusters of its own making",
     "EmbeddingsAlreadyPackagedAsTriplets": "the data says what the triplets are: use --batches TripletBatches",
 }
 """What cannot be used, and why."""
+_NOT_ASKED_FOR = ("distance", "collect_stats", "mat_based_loss", "weight_init_func")
+"""Arguments that a recipe says otherwise, or that are no values."""
 _ABSTRACT = ("Base", "Mixin", "GenericPairLoss")
 
 
@@ -49,6 +52,20 @@ def names(kind: Kind) -> list[str]:
     return sorted(name for name in found if not any(part in name for part in _ABSTRACT) and name not in REFUSED)
 
 
+def class_of(kind: Kind, name: str) -> type:
+    """A class of pytorch-metric-learning.
+
+    Raises:
+        ImportError: if the library is not installed.
+        ValueError: for an unknown name, with near ones, or a class that cannot be used here, with the reason.
+    """
+    if name in REFUSED:
+        raise ValueError(f"pml:{name} cannot be used here: {REFUSED[name]}.")
+    if name not in names(kind):
+        raise ValueError(f"pytorch-metric-learning has no {name!r} among its {kind}. {nearest(name, names(kind))}")
+    return vars(imported(kind))[name]
+
+
 def made(
     kind: Kind,
     name: str,
@@ -69,11 +86,7 @@ def made(
         ValueError: for an unknown name or argument, with the nearest known ones; for one that is missing; for a class
             that cannot be used here; for a distance that it does not take.
     """
-    if name in REFUSED:
-        raise ValueError(f"pml:{name} cannot be used here: {REFUSED[name]}.")
-    if name not in names(kind):
-        raise ValueError(f"pytorch-metric-learning has no {name!r} among its {kind}. {nearest(name, names(kind))}")
-    cls = vars(imported(kind))[name]
+    cls = class_of(kind, name)
     accepted = _parameters(cls)
     unknown = [key for key in arguments if key not in accepted]
     if unknown:
@@ -88,9 +101,10 @@ def made(
     try:
         return _constructed(cls, name, given | {"distance": _counterpart(distance, own.distance)})
     except AssertionError as error:
+        said, other = f" ({error})" if str(error) else "", type(distance_of(own)).__name__
         raise ValueError(
-            f"pml:{name} does not compare embeddings with {type(distance).__name__}() ({str(error).strip()}). Its own "
-            f"is {type(distance_of(own)).__name__}(): set it with --loss.distance {type(distance_of(own)).__name__}"
+            f"pml:{name} does not compare embeddings with {type(distance).__name__}(){said}. Its own distance is "
+            f"{other}(): set it with --loss.distance {other}"
         ) from error
 
 
@@ -130,7 +144,7 @@ def _parameters(cls: type) -> dict[str, object]:
             continue
         own = list(inspect.signature(vars(level)["__init__"]).parameters.values())[1:]
         for p in own:
-            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in _NOT_ASKED_FOR:
                 found.setdefault(p.name, p.default)
         if not any(p.kind == p.VAR_KEYWORD for p in own):
             break
@@ -166,3 +180,11 @@ def _constructed(cls: type, name: str, given: dict[str, Any]) -> Any:
 def empty(tuples: tuple[Tensor, ...]) -> bool:
     """Whether a miner of theirs found nothing at all."""
     return all(len(rows) == 0 for rows in tuples)
+
+
+def cut_history(module: nn.Module) -> None:
+    """Take running statistics out of the graph of this step: the next one could not pass backward through it again."""
+    for part in module.modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            if buffer.requires_grad:
+                setattr(part, name, buffer.detach())

@@ -132,9 +132,6 @@ class Recipe:
             raise ValueError(f"accumulate must be 1 … {self.batches.items} (items per batch), got {self.accumulate}.")
         if list(self.milestones) != sorted(set(self.milestones)) or any(m < 1 for m in self.milestones):
             raise ValueError(f"milestones are epochs from 1 on, each later than the one before, got {self.milestones}.")
-        for name, settings in self.groups.items():
-            if not isinstance(settings, (Adam, Sgd)):
-                raise ValueError(f"the optimiser settings of group {name!r} must be Adam or Sgd, got {settings!r}.")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be positive, or None for no clipping, got {self.clip}.")
         self.defense.check(self.loss)

@@ -84,7 +84,7 @@ def check_type(value: object, hint: Any, where: str) -> None:
         ValueError: with what was found and what the field accepts.
     """
     if not _fits(value, hint):
-        wanted = getattr(hint, "__name__", str(hint))
+        wanted = str(hint) if typing.get_origin(hint) else getattr(hint, "__name__", str(hint))
         if typing.get_origin(hint) is Literal:
             wanted = " or ".join(repr(v) for v in typing.get_args(hint))
         raise ValueError(f"{where}: expected {wanted}, got {value!r}.")
@@ -103,6 +103,10 @@ def _fits(value: object, hint: Any) -> bool:
         if hint is float:
             return isinstance(value, (int, float)) and not is_bool
         return isinstance(value, hint) and (hint is bool or not is_bool)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(v, typing.get_args(hint)[1]) for v in value.values())
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(v, typing.get_args(hint)[0]) for v in value)
     if origin is not None:
         return isinstance(value, origin)
     return isinstance(value, hint) if isinstance(hint, type) else True

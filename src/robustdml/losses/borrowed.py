@@ -114,11 +114,14 @@ class BuiltPml(nn.Module):
             return nothing
         with own_generators(draws.number("loss")):
             value = self.inner(self.distance.place(z), labels, tuples)
+        pml.cut_history(self.inner)
         if not isinstance(value, Tensor) or value.dim() > 0:
             raise ValueError(
                 f"pml:{self.config.name} returned {type(value).__name__}, not one number. Leave out its reducer, or "
                 "use MeanReducer."
             )
+        if bool(value.isnan()) and len(labels.unique()) == len(labels):  # the mean of no positives
+            return nothing
         return value + nothing  # a constant has no graph
 
 
@@ -129,4 +132,9 @@ def pml_loss(name: str) -> Pml:
         ImportError: if pytorch-metric-learning is not installed.
         ValueError: for an unknown name, with near ones, or a loss that cannot be used.
     """
-    return Pml(name, distance=pml.distance_of(pml.made("losses", name, {})) or Spherical())
+    pml.class_of("losses", name)
+    try:
+        own = pml.distance_of(pml.made("losses", name, {}))
+    except ValueError:  # it has arguments without defaults, which are set next
+        own = None
+    return Pml(name, distance=own or Spherical())

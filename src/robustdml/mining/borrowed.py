@@ -82,5 +82,5 @@ def pml_miner(name: str) -> PmlMiner:
         ImportError: if pytorch-metric-learning is not installed.
         ValueError: for an unknown name, with near ones, or a miner that cannot be used.
     """
-    pml.made("miners", name, {})
+    pml.class_of("miners", name)
     return PmlMiner(name)
