@@ -19,13 +19,14 @@ from robustdml.mining import (
     SemiHard,
     SoftHard,
     Switched,
+    WideAngle,
     draw_one,
     need_pairs,
     pml_miner,
 )
 from tests.toys import generator
 
-ANY_BATCH = (RandomTriplet, PmlMiner)
+ANY_BATCH = (RandomTriplet, WideAngle, PmlMiner)
 PAIRED = [c for c in MINERS.values() if c not in (*ANY_BATCH, Switched)]
 ON_THE_SPHERE = (DistanceWeighted, Switched)
 DISTANCES = [Spherical(), Cosine(), Dot()]
@@ -367,3 +368,16 @@ def test_arguments_of_a_borrowed_miner_are_checked():
         mined(PmlMiner("AngularMiner", {"angel": 20}), torch.randn(4, 3, generator=generator()), torch.arange(4) // 2)
     with pytest.raises(ValueError, match=r"does not compare embeddings with Cosine\(\).*--loss\.distance Spherical"):
         mined(PmlMiner("AngularMiner"), torch.randn(4, 3, generator=generator()), torch.arange(4) // 2, Cosine())
+
+
+def test_wide_angles_are_those_the_library_lists():
+    z, labels = torch.randn(15, 4, generator=generator(6), dtype=torch.float64), torch.arange(5).repeat_interleave(3)
+    theirs = mined(PmlMiner("AngularMiner", {"angle": 35}), z, labels)
+    expected = set(zip(theirs.anchor.tolist(), theirs.positive.tolist(), theirs.negative.tolist()))
+    ours = [tuple(t) for t in WideAngle(35.0).candidates(z, labels).tolist()]
+    assert len(ours) == len(expected) > 15
+    assert set(ours) == expected
+    t = mined(WideAngle(35.0), z, labels)
+    assert len(t.anchor) == 15
+    assert set(zip(t.anchor.tolist(), t.positive.tolist(), t.negative.tolist())) <= expected
+    check_roles(mined(WideAngle(90.0), z, labels), labels)  # none so wide

@@ -185,7 +185,7 @@ def test_an_entry_is_kept_apart_from_the_others_and_a_component_can_be_taken_awa
         ("settings.a.steps", "1", "there is no 'a' yet. Give it a whole value first, e.g. --settings.a Adam"),
         ("numbers", "1,x", "expected tuple.*got '1,x'"),
         ("part", Strict(1), "--part: expected"),
-        ("inners.a", "0.5", r"--inners\.a 0\.5: expected .*Inner.*got .*0\.5"),
+        ("inners.a", "0.5", r"--inners\.a: expected dict.*Inner.*got .*0\.5"),
     ],
 )
 def test_what_an_open_field_does_not_take_is_named(path, value, said):

@@ -20,7 +20,7 @@ from robustdml.losses import (
     Snr,
     Triplet,
 )
-from robustdml.mining import DistanceWeighted, Hardest, PmlMiner, Random, SemiHard, SoftHard, Switched
+from robustdml.mining import DistanceWeighted, Hardest, PmlMiner, Random, SemiHard, SoftHard, Switched, WideAngle
 from robustdml.models import C2F2, LeNet
 from robustdml.recipe import Sgd, recipe_from_json, recipe_to_json
 from robustdml.recipes.grammar import from_string
@@ -88,7 +88,7 @@ def test_data_set_and_network():
         ("piceC", InfoNce(Cosine(), 0.0)),
         ("pstripN", Pml("TripletMarginLoss", {"margin": 1.0}, Spherical(), SEMIHARD)),
         ("pncaN", Pml("NCALoss", {}, Spherical(), SEMIHARD)),
-        ("pangularN", Pml("AngularLoss", {"alpha": 40}, Spherical(), PmlMiner("AngularMiner", {"angle": 20}, True))),
+        ("pangularN", Pml("AngularLoss", {"alpha": 40}, Spherical(), WideAngle(20.0))),
     ],
 )
 def test_the_loss(loss, expected):

@@ -22,7 +22,7 @@ from robustdml.losses import (
     Snr,
     Triplet,
 )
-from robustdml.mining import DistanceWeighted, Hardest, Miner, PmlMiner, Random, SemiHard, SoftHard, Switched
+from robustdml.mining import DistanceWeighted, Hardest, Miner, PmlMiner, Random, SemiHard, SoftHard, Switched, WideAngle
 from robustdml.serial import nearest
 
 METRICS: dict[str, Distance] = {"C": Cosine(), "E": Euclidean(), "N": Spherical()}
@@ -37,7 +37,6 @@ MINERS: dict[str, Callable[[float], Miner]] = {
 }
 """By letter, for the margin of the loss."""
 _SEMIHARD = PmlMiner("TripletMarginMiner", {"margin": 1.0, "type_of_triplets": "semihard"}, sampled=True)
-_ANGULAR = PmlMiner("AngularMiner", {"angle": 20}, sampled=True)
 
 
 def _margin(letter: str) -> float:
@@ -69,7 +68,7 @@ FAMILIES: dict[str, tuple[dict[str, str], Callable[[Distance, str], Loss]]] = {
     "ms": ({"": "CN"}, lambda d, letter: MultiSimilarity(d, pairs="as-published")),
     "ice": ({"": "C"}, lambda d, letter: InfoNce(d)),
     "strip": ({"": "N"}, lambda d, letter: Pml("TripletMarginLoss", {"margin": 1.0}, d, _SEMIHARD)),
-    "angular": ({"": "N"}, lambda d, letter: Pml("AngularLoss", {"alpha": 40}, d, _ANGULAR)),
+    "angular": ({"": "N"}, lambda d, letter: Pml("AngularLoss", {"alpha": 40}, d, WideAngle(20.0))),
     "nca": ({"": "N"}, lambda d, letter: Pml("NCALoss", {}, d, _SEMIHARD)),
 }
 """By family: the metric letters of each miner letter, and the loss of a distance and its letter."""
