@@ -24,6 +24,6 @@ MINERS: dict[str, type[Miner]] = {
 
 __all__ = [
     "MINERS", "DistanceWeighted", "Hardest", "Miner", "PmlMiner", "Random", "RandomTriplet", "SemiHard", "SoftHard",
-    "Switched", "WideAngle", "anchor_distances", "anchors_of", "draw_one", "fall_back", "need_pairs", "other_class", "partner",
-    "pml_miner", "same_class",
+    "Switched", "WideAngle", "anchor_distances", "anchors_of", "draw_one", "fall_back", "need_pairs", "other_class",
+    "partner", "pml_miner", "same_class",
 ]  # fmt: skip

@@ -38,13 +38,15 @@ class PmlMiner:
     ) -> tuple[Tensor, ...]:
         """As their losses want them: (a, p, n), or pairs (a, p) and (b, n) in four tensors; perhaps empty.
 
+        Embeddings are normalised where the distance normalises: some of their miners leave that out.
+
         Raises:
             ImportError: if pytorch-metric-learning is not installed.
             ValueError: for an unknown name, argument or distance.
         """
         miner = _made(self.name, json.dumps(self.arguments, sort_keys=True), distance)  # type: ignore[arg-type]  # frozen
         with own_generators(draws.number("miner")):
-            found: tuple[Tensor, ...] = miner(z.detach(), labels)
+            found: tuple[Tensor, ...] = miner(distance.place(z.detach()), labels)
         if not self.sampled or pml.empty(found):
             return found
         anchor, positive, negative = _as_triplets(found, labels)
