@@ -17,9 +17,9 @@ from robustdml.types import Triplets
 class WideAngle:
     """Triplets that see a positive pair from the negative under a wide angle, for batches of any composition.
 
-    arctan(|a - p| / (2 |n - (a + p)/2|)) > `degrees` of unit vectors (Wang et al., ICCV 2017). As many as rows are drawn,
-    with replacement; `RandomTriplet` takes their place where there are none. They are the triplets that pml:AngularMiner
-    lists, from inner products alone.
+    arctan(|a - p| / (2 |n - (a + p)/2|)) > `degrees` of unit vectors (Wang et al., ICCV 2017). As many as rows are
+    drawn, with replacement; `RandomTriplet` takes their place where there are none. They are the triplets that
+    pml:AngularMiner lists, from inner products alone.
     """
 
     degrees: float = 20.0
