@@ -26,7 +26,7 @@ PENDING = {
         r"(lga|barlow|svdreg)\.",
     ],
     "losses": [
-        r"(pmargin|pquad|prhom|pgil|psnr|pglift|pnpair|pms|ptripxa|ptripletBT|barlow|pice|infonce|pstrip|pangular|pnca)\.",
+        r"(ptripletBT|barlow)\.",
         r"diag/",
         r"svdreg\d+/",
     ],

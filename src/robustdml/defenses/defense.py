@@ -64,5 +64,5 @@ def needs_triplets(defense: Defense, loss: Loss) -> TripletLoss:
         return loss
     raise ValueError(
         f"{type(defense).__name__} needs a loss defined on triplets, got {type(loss).__name__}. "
-        "Use Triplet or Contrastive, or a batch-level defense such as ShiftTraining."
+        "Use Triplet, Contrastive, Margin or Snr, or a batch-level defense such as ShiftTraining."
     )
