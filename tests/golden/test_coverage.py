@@ -21,9 +21,9 @@ PENDING = {
         r"(xi|eccv_schedule|class)/",
     ],
     "defenses": [
-        r"(ses|rest|amd|ramd|amdsemi|mmt|tbc|acap|hm|freeat)_[^.]*\.",
-        r"act_(margin|snr|barlow|adapt_contrast)\.",
-        r"(lga|barlow|svdreg)\.",
+        r"hm_[^.]*\.",
+        r"act_(margin|snr)\.",
+        r"lga\.",
     ],
     "losses": [
         r"(pmargin|pquad|prhom|pgil|psnr|pglift|pnpair|pms|ptripxa|ptripletBT|barlow|pice|infonce|pstrip|pangular|pnca)\.",
