@@ -26,9 +26,7 @@ PENDING = {
         r"lga\.",
     ],
     "losses": [
-        r"(pmargin|pquad|prhom|pgil|psnr|pglift|pnpair|pms|ptripxa|ptripletBT|barlow|pice|infonce|pstrip|pangular|pnca)\.",
-        r"diag/",
-        r"svdreg\d+/",
+        r"(pmargin|pquad|prhom|pgil|psnr|pglift|pnpair|pms|ptripxa|pice|infonce|pstrip|pangular|pnca)\.",
     ],
     "metrics": [],
     "miners": [],

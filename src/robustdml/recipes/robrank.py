@@ -13,6 +13,24 @@ from robustdml.recipe import Adam, Recipe
 
 ADVERSARY_28 = Adversary(Linf(77 / 255), Pgd(steps=32, step_size=3 / 255))
 """The published inner problem for 28x28 images."""
+ADVERSARY_224 = Adversary(Linf(8 / 255), Pgd(steps=32, step_size=1 / 255))
+"""The published inner problem for 224x224 images; taken for any other size too."""
+
+
+def training_adversary(
+    shape: tuple[int, int, int], eps: float | None = None, steps: int | None = None, step_size: float | None = None
+) -> Adversary:
+    """The published inner problem for images of this shape, with a budget of one's own where it is given.
+
+    Grey images of at most 28x28 get 77/255, others 8/255. A published step larger than the radius is cut to it.
+    """
+    channels, height, width = shape
+    published = ADVERSARY_28 if channels == 1 and max(height, width) <= 28 else ADVERSARY_224
+    ball = published.ball if eps is None else Linf(eps)
+    search = published.search
+    assert isinstance(search, Pgd)
+    size = min(search.step_size, ball.eps) if step_size is None else step_size
+    return Adversary(ball, Pgd(search.steps if steps is None else steps, size))
 
 
 def fewer_steps(adversary: Adversary, steps: int) -> Adversary:
