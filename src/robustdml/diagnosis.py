@@ -4,7 +4,7 @@ RobRank's statistics of misleading gradients (arXiv:2106.03614): for the same mi
 moved them, the cosines between the gradients to anchor, positive and negative, and the change of hardness.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -83,13 +83,11 @@ def gradient_cosines(
 
     The embeddings are compared as they are: normalise first what is ranked on the sphere.
     """
-    return F.cosine_similarity(
-        triplet_gradients(clean, normalisation), triplet_gradients(moved, normalisation), dim=-1
-    )
+    return F.cosine_similarity(triplet_gradients(clean, normalisation), triplet_gradients(moved, normalisation), dim=-1)
 
 
 def batch_efficiency(clean: Float[Tensor, "t 3 d"], moved: Float[Tensor, "t 3 d"]) -> Float[Tensor, "t"]:
-    """Hardness of the moved minus that of the clean triplet, by the cosine distance, in [-4, 4]: above 0 it is harder."""
+    """Hardness (cosine distance) of the moved minus that of the clean triplet, in [-4, 4]: above 0 it is harder."""
     return hardness(Cosine(), *moved.unbind(dim=1)) - hardness(Cosine(), *clean.unbind(dim=1))
 
 
@@ -122,9 +120,8 @@ class Diagnosis:
                 f"a diagnosis needs at least 1 triplet and 2 pairs per batch, got {self.triplets} and {self.pairs}."
             )
         if self.normalisation not in get_args(Normalisation):
-            raise ValueError(
-                f"unknown normalisation {self.normalisation!r}. {nearest(self.normalisation, list(get_args(Normalisation)))}"
-            )
+            known = list(get_args(Normalisation))
+            raise ValueError(f"unknown normalisation {self.normalisation!r}. {nearest(self.normalisation, known)}")
 
 
 def defenses_named(names: Sequence[str], adversary: Adversary) -> dict[str, Defense]:
@@ -178,10 +175,10 @@ def diagnose(
     done, epoch = 0, 0
     while done < diagnosis.triplets:
         order = Spc2(diagnosis.pairs).epoch(data.labels, train, draws=draws.under("epoch", epoch))
-        for number, rows in enumerate(order):
+        for number, whole in enumerate(order):
             if done == diagnosis.triplets:
                 break
-            rows = rows[: 2 * (diagnosis.triplets - done)]
+            rows = whole[: 2 * (diagnosis.triplets - done)]
             for name, columns in _of_batch(metric, data, rows, diagnosis, draws.under("epoch", epoch, number)).items():
                 for s, column in zip(STATISTICS, columns, strict=True):
                     found[name][s].append(column.cpu())

@@ -12,7 +12,7 @@ from robustdml.adversary import BALLS, SEARCHES, Adversary
 from robustdml.data.batches import Spc2
 from robustdml.data.folder import Folder
 from robustdml.data.table import DATASETS, Dataset
-from robustdml.defenses import DEFENSES, Defense, Plain
+from robustdml.defenses import DEFENSES, PENALTIES, Defense, Plain
 from robustdml.distance import DISTANCES
 from robustdml.losses import LOSSES, Loss
 from robustdml.mining import MINERS
@@ -30,6 +30,7 @@ NOUNS: dict[str, Mapping[str, type]] = {
     "balls": BALLS,
     "searches": SEARCHES,
     "defenses": DEFENSES,
+    "penalties": PENALTIES,
 }
 
 

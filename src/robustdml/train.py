@@ -96,6 +96,8 @@ class Trainer:
         """One batch: as many optimiser steps as the defense asks for."""
         recipe, position = self.recipe, self.position
         total = int(self.accelerator.reduce(torch.tensor(len(rows), device=self.accelerator.device), "sum"))
+        fewest = total // 2 // self.accelerator.num_processes  # pairs that every process has: all must ask for means
+        parts, mean = min(recipe.accumulate, max(1, fewest)), self.mean if fewest else torch.Tensor.detach  # alike
         progress = (position.epoch + position.step / max(1, self.steps_per_epoch)) / recipe.epochs
         again, repeat, logs = True, 0, {}
         while again:
@@ -103,7 +105,7 @@ class Trainer:
             logs, update, again = {"loss": 0.0}, None, False
             for optimiser in self.optimisers.values():
                 optimiser.zero_grad(set_to_none=True)
-            for part in pairwise_parts(rows, recipe.accumulate):
+            for part in pairwise_parts(rows, parts):
                 share = len(part) / total
                 with own_generators(draws.number("layers")):  # dropout depends on the step alone
                     out = recipe.defense(
@@ -113,7 +115,7 @@ class Trainer:
                         memory=self.memory,
                         progress=progress,
                         draws=draws,
-                        mean=self.mean,
+                        mean=mean,
                     )
                     (out.loss * (share * self.accelerator.num_processes)).backward()
                 self.memory = out.after_backward() if out.after_backward else out.memory
@@ -121,7 +123,7 @@ class Trainer:
                 for name, value in {"loss": float(out.loss.detach()), **out.logs}.items():
                     logs[name] = logs.get(name, 0.0) + value * len(part) / max(1, len(rows))
             self._update(update)
-            repeat += 1
+            again, repeat = _anywhere(again, self.accelerator), repeat + 1  # a process without images goes along
         if self.accelerator.num_processes > 1:  # so that all log the run's loss, and stop together if it is not finite
             own = torch.tensor(logs["loss"] * len(rows), device=self.accelerator.device)
             logs["loss"] = float(self.accelerator.reduce(own, "sum")) / total

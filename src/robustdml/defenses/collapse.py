@@ -108,6 +108,6 @@ class AdaptedAntiCollapse:
             )
         if self.as_published and loss.distance != Spherical():
             raise ValueError(
-                f"AdaptedAntiCollapse(as_published=True) exists on the sphere alone, got {type(loss.distance).__name__}. "
-                "Use Spherical() as the distance, or as_published=False."
+                "AdaptedAntiCollapse(as_published=True) exists on the sphere alone, got "
+                f"{type(loss.distance).__name__}. Use Spherical() as the distance, or as_published=False."
             )

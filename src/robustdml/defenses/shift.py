@@ -55,9 +55,7 @@ class ShiftTraining:
     ) -> Step:
         """The loss mines on the adversarial embeddings."""
         clean = clean_embeddings(embedder, batch.images)
-        moved = shifted(
-            self.adversary, embedder, loss.distance, batch.images, clean, draws=draws, index=batch.index
-        )
+        moved = shifted(self.adversary, embedder, loss.distance, batch.images, clean, draws=draws, index=batch.index)
         z = embedder(moved)
         value = loss(z, batch.labels, batch.triplets, draws=draws, index=batch.index)
         return Step(value, memory=memory, z=z, labels=batch.labels)
@@ -93,9 +91,7 @@ class ShiftSuppression:
     ) -> Step:
         """The loss mines on the clean embeddings."""
         clean = clean_embeddings(embedder, batch.images)
-        moved = shifted(
-            self.adversary, embedder, loss.distance, batch.images, clean, draws=draws, index=batch.index
-        )
+        moved = shifted(self.adversary, embedder, loss.distance, batch.images, clean, draws=draws, index=batch.index)
         z = embedder(batch.images)  # clean before shifted, in two passes: BatchNorm sees it
         value = loss(z, batch.labels, batch.triplets, draws=draws, index=batch.index)
         z_moved = embedder(moved)

@@ -95,9 +95,7 @@ class ClasswiseBarlow:
             anchor, positive, of = z[0::2], z[1::2], labels[0::2]
         return self.of_pairs(F.normalize(anchor, dim=1), F.normalize(positive, dim=1), of)
 
-    def of_pairs(
-        self, a: Float[Tensor, "t d"], b: Float[Tensor, "t d"], labels: Int[Tensor, "t"]
-    ) -> Float[Tensor, ""]:
+    def of_pairs(self, a: Float[Tensor, "t d"], b: Float[Tensor, "t d"], labels: Int[Tensor, "t"]) -> Float[Tensor, ""]:
         """The same of aligned rows as they are, neither normalised nor moved."""
         _, group, count = torch.unique(labels, return_inverse=True, return_counts=True)
         (a, a_varies), (b, b_varies) = (_standardised(x, group, count) for x in (a, b))

@@ -1,35 +1,27 @@
 """RobRank's experiment strings, `dataset:model:loss`, as recipes (arXiv:2106.03614).
 
 `fashion:rc2f2p:ptripletN` is Fashion-MNIST, the ranking network C2F2 with ACT (suffix p), and the triplet loss on SPC-2
-pairs with random negatives, ranked on the unit sphere (N).
+pairs with random negatives, ranked on the unit sphere (N). Suffixes are in `suffixes.py`.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from robustdml.adversary import Adversary, Linf, Pgd
 from robustdml.data.idx import Fashion, Mnist
-from robustdml.defenses import AntiCollapse, Defense, Plain, ShiftTraining
+from robustdml.defenses import FreeTraining, ShiftTraining
 from robustdml.distance import Cosine, Distance, Euclidean, Spherical
 from robustdml.losses import Contrastive, Loss, Triplet
 from robustdml.mining import DistanceWeighted, Hardest, Miner, Random, SemiHard, SoftHard
 from robustdml.models import C2F2, LeNet, Model
 from robustdml.recipe import Adam, Recipe
+from robustdml.recipes.robrank import training_adversary
+from robustdml.recipes.suffixes import SUFFIXES, defended, meaningless, with_barlow
 from robustdml.serial import nearest
 
 DATASETS: dict[str, type[Mnist] | type[Fashion]] = {"mnist": Mnist, "fashion": Fashion}
 BACKBONES: dict[str, tuple[Model, int]] = {"rc2f2": (C2F2(512), 8), "rlenet": (LeNet(128), 16)}
 """Network and epochs: upstream halves the 16 epochs for pairs, but not those of rlenet."""
-_FULL = Adversary(Linf(77 / 255), Pgd(steps=32, step_size=3 / 255))
-_ONE_STEP = Adversary(Linf(77 / 255), Pgd(steps=1, step_size=77 / 255))
-SUFFIXES: dict[str, Defense] = {
-    "": Plain(),
-    "d": ShiftTraining(_FULL),
-    "df": ShiftTraining(_ONE_STEP),
-    "p": AntiCollapse(_FULL),
-    "pf": AntiCollapse(_ONE_STEP),
-}
 METRICS: dict[str, Distance] = {"C": Cosine(), "E": Euclidean(), "N": Spherical()}
 MINERS: dict[str, Callable[[float], Miner]] = {
     "": lambda margin: Random(),
@@ -39,6 +31,8 @@ MINERS: dict[str, Callable[[float], Miner]] = {
     "h": lambda margin: Hardest(),
 }
 _LOSS = re.compile(r"p([msdh]?)triplet([CEN])|pcontrast([CEN])")
+_BARLOW = re.compile(r"tripletBT(?=N$)")
+"""Upstream's loss with Barlow twins is a penalty of the defense here: so it goes with every defense."""
 
 
 def from_string(text: str) -> Recipe:
@@ -56,16 +50,24 @@ def from_string(text: str) -> Recipe:
     dataset, network, loss = parts
     if dataset not in DATASETS:
         raise ValueError(_unknown("data set", dataset, text, list(DATASETS)))
-    models = {base + suffix: (base, defense) for base in BACKBONES for suffix, defense in SUFFIXES.items()}
+    models = {base + suffix: (base, suffix) for base in BACKBONES for suffix in SUFFIXES}
     if network not in models:
-        raise ValueError(_unknown("model", network, text, list(models)))
-    base, defense = models[network]
+        why = meaningless(network, list(BACKBONES))
+        raise ValueError(f"{text}: {why}" if why else _unknown("model", network, text, list(models)))
+    base, suffix = models[network]
     model, epochs = BACKBONES[base]
+    data = DATASETS[dataset]()
+    defense = defended(base, suffix, training_adversary(data.shape))
+    if isinstance(defense, FreeTraining):
+        epochs //= defense.repeats
+    plain_loss = _BARLOW.sub("triplet", loss)
+    if plain_loss != loss:
+        defense = with_barlow(defense)
     return Recipe(
         name=text.replace(":", "-"),
-        data=DATASETS[dataset](),
+        data=data,
         model=model,
-        loss=_loss(loss, text),
+        loss=_loss(plain_loss, text),
         defense=defense,
         optimiser=Adam(lr=1e-3, weight_decay=1e-7),
         epochs=epochs,
