@@ -29,7 +29,7 @@ from robustdml.defenses import (
     TripletCollapse,
 )
 from robustdml.defenses.defense import clean_embeddings, mined_on_clean
-from robustdml.distance import Cosine, Distance, Spherical
+from robustdml.distance import Cosine, Distance, Euclidean, Spherical
 from robustdml.draws import Draws
 from robustdml.losses import Contrastive, Loss, Triplet
 from robustdml.mining import Hardest
@@ -138,8 +138,9 @@ def test_without_a_budget_a_defense_is_plain_training(defense, loss):
     torch.testing.assert_close(*gradients, atol=1e-10, rtol=0)
 
 
-@combined(Plain, FreeTraining)
+@combined(Plain, FreeTraining, AnchoredShiftTraining, TripletCollapse, StoppedMinMax)
 def test_a_budget_makes_the_loss_larger(defense, loss):
+    """Left out are those whose inner problem does not go after the loss."""
     embedder = linear()
     plain, hard = (float(step(d, embedder, loss).loss.detach()) for d in (without_budget(defense), defense))
     assert hard > plain
@@ -347,3 +348,36 @@ def undefended():
 def test_a_defended_network_keeps_more_of_its_recall(defense):
     strong = replace(defense, adversary=Adversary(Linf(0.12), Pgd(4, 0.05)))
     assert robust_recall(trained(strong)[0]) > undefended() + 0.05
+
+
+def test_the_published_shift_is_another_one_for_raw_embeddings_alone():
+    for distance, same in ((Spherical(), True), (Cosine(), True), (Euclidean(), False)):
+        ours, published = (
+            step(ShiftSuppression(ADVERSARY, as_published=p), linear(), Triplet(distance)) for p in (False, True)
+        )
+        assert (abs(ours.logs["shift"] - published.logs["shift"]) < 1e-9) == same
+
+
+def test_adapted_act_chooses_by_the_margin_whom_to_move():
+    embedder, given = linear(), batch()
+    z = clean_embeddings(embedder, given.images)
+    triplets = mined_on_clean(AntiCollapse(ADVERSARY), embedder, Contrastive(), given, Draws(0))
+    before = torch.stack(triplets.of(z), dim=1)
+    gaps = Spherical().pairs(before[:, 0], before[:, 2])
+    loss = Contrastive(margin=float(gaps.median()) + 1e-9)
+    inside = gaps < loss.margin
+    assert 0 < int(inside.sum()) < len(inside)
+    after = step(AdaptedAntiCollapse(ADVERSARY), embedder, loss, given).z
+    moved = (after - before).norm(dim=2) > 1e-9
+    assert torch.equal(moved[:, 0], ~inside)
+    assert torch.equal(moved[:, 2], inside)
+    assert bool(moved[:, 1].all())
+    apart = Spherical().pairs(after[:, 0], after[:, 1]) > Spherical().pairs(before[:, 0], before[:, 1])
+    assert bool(apart[~inside].all())
+
+
+def test_adapted_act_refuses_losses_it_does_not_know():
+    with pytest.raises(ValueError, match=r"Triplet and Contrastive ask of a triplet, got BatchLevel"):
+        AdaptedAntiCollapse(ADVERSARY).check(BatchLevel())
+    with pytest.raises(ValueError, match="exists on the sphere alone, got Cosine"):
+        AdaptedAntiCollapse(ADVERSARY, as_published=True).check(Triplet(Cosine()))

@@ -44,7 +44,7 @@ DEFENSE = {
     "amd": MinMax,
     "tbc": TripletCollapse,
     "acap": AlternatingCollapse,
-    "ramd": lambda adversary: AnchoredMinMax(adversary, as_published=True),
+    "ramd": AnchoredMinMax,
     "amdsemi": StoppedMinMax,
 }
 COVERS = [

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from math import sqrt
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 
 from robustdml.adversary import Adversary, embed_tuples
@@ -17,12 +15,11 @@ from robustdml.defenses.defense import (
     needs_margin,
     needs_triplets,
 )
-from robustdml.distance import Euclidean
 from robustdml.draws import Draws
 from robustdml.energies import anchored_hardening, collapse_or_hardening, hardening, triplet_collapse
 from robustdml.losses import Loss, Triplet
 from robustdml.models.embedder import Embedder, evaluating
-from robustdml.types import Batch, Energy, Step
+from robustdml.types import Batch, Step
 
 FIRST_LOSS = 2.0
 """What a moving stop takes for the loss before the first step: the largest hardness on the sphere."""
@@ -67,12 +64,11 @@ class MinMax:
 class AnchoredMinMax:
     """Make triplets as hard as positive and negative can, with clean anchors, then train on them (RAMD, RobRank).
 
-    Note: the published inner problem compares unit vectors of positive and negative with the raw anchor;
-    `as_published=True` does the same. Without normalisation (Euclidean) and for the cosine both agree.
+    Note: the published inner problem compares unit vectors of positive and negative with the raw anchor. On the sphere
+    the gradient to p and n has the same direction for every length of the anchor, so that the steps are the same.
     """
 
     adversary: Adversary
-    as_published: bool = False
 
     def __call__(
         self,
@@ -89,18 +85,12 @@ class AnchoredMinMax:
         clean = clean_embeddings(embedder, batch.images)
         triplets = mined(self, loss, clean, batch, draws)
         anchor, positive, negative = triplets.of(batch.images)
-        energy = self._energy(loss, clean[triplets.anchor])
+        energy = anchored_hardening(loss.distance, clean[triplets.anchor])
         pairs = torch.stack([positive, negative], dim=1)
         hard = self.adversary(embedder, pairs, energy, draws=draws, index=batch.index[triplets.anchor])
         z = embed_tuples(embedder, torch.cat([anchor[:, None], hard], dim=1))
         labels = batch.labels[triplets.anchor]
         return Step(needs_triplets(self, loss).on_triplets(z), memory=memory, z=z, labels=labels)
-
-    def _energy(self, loss: Loss, anchor: Float[Tensor, "t d"]) -> Energy:
-        if not self.as_published or loss.distance.largest is None:
-            return anchored_hardening(loss.distance, anchor)
-        raw = anchored_hardening(Euclidean(), anchor)
-        return lambda z, unit, step: raw(F.normalize(z, dim=-1), unit, step)
 
     def check(self, loss: Loss) -> None:
         """The loss must be defined on triplets."""

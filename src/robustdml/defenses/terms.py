@@ -161,7 +161,7 @@ class SingularValues:
         ValueError: for an unknown constraint or none; for a batch or embedding with fewer than 6 rows or columns.
     """
 
-    constraints: tuple[Constraint, ...] = ("log-largest", "log-smallest")
+    constraints: tuple[str, ...] = ("log-largest", "log-smallest")
     weight: float = 1.0
     name: ClassVar[str] = "singular values"
 
