@@ -296,7 +296,7 @@ def run(
     warned = False
     while position.epoch < recipe.epochs:
         for rows in trainer.batches()[position.step :]:
-            logs = trainer.step(rows)
+            before, logs = position.total, trainer.step(rows)
             position.step += 1
             _check(logs["loss"], position.total)
             progress(
@@ -304,7 +304,7 @@ def run(
                 recipe.epochs * trainer.steps_per_epoch,
                 f"epoch {position.epoch + 1} of {recipe.epochs}, loss {logs['loss']:.4f}",
             )
-            if len(rows) and (position.total % LOG_EVERY == 0 or position.total == 1):
+            if len(rows) and (before == 0 or position.total // LOG_EVERY > before // LOG_EVERY):
                 entry = {
                     "epoch": position.epoch + position.step / trainer.steps_per_epoch,
                     "step": position.total,
