@@ -112,13 +112,26 @@ def test_a_collapsed_batch_costs_much_and_stays_finite():
     assert bool(torch.isfinite(torch.autograd.grad(value, z)[0]).all())
 
 
-def test_constraints_and_shapes_that_make_no_sense():
+@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+def test_few_rows_have_the_constraints_of_the_values_there_are(rows):
+    s = torch.tensor([40.0, 4.0, 3.9, 3.8, 1.0], dtype=torch.float64)[:rows]
+    z = torch.diag(s)
+    ratios = [1.2 - float(s[k] / s[k + 1]) for k in range(1, rows - 1)]
+    expected = {
+        "leading-gap": 2.0 if rows > 1 else 0.0,
+        "decay": sum(max(0.0, r) for r in ratios) / max(1, len(ratios)),
+        "smallest": 0.0,
+    }
+    for name, value in expected.items():
+        found = SingularValues((name,))(z, torch.zeros(rows, dtype=torch.long))
+        assert float(found) == pytest.approx(value), name
+
+
+def test_constraints_that_make_no_sense():
     with pytest.raises(ValueError, match="at least one constraint of largest"):
         SingularValues(())
     with pytest.raises(ValueError, match=r"got \['tallest'\]"):
         SingularValues(("tallest",))
-    with pytest.raises(ValueError, match=r"at least 6 rows and dimensions, got \(4, 8\)"):
-        SingularValues()(torch.randn(4, 8), torch.zeros(4, dtype=torch.long))
 
 
 @dataclass(frozen=True)

@@ -127,8 +127,8 @@ Constraint = Literal[
 ]
 _CONSTRAINTS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "largest": lambda s: (s[0] - 1000).clamp_min(0),
-    "leading-gap": lambda s: (s[0] / s[1] - 8).clamp_min(0),
-    "decay": lambda s: (1.2 - s[1:5] / s[2:6]).clamp_min(0).mean(),
+    "leading-gap": lambda s: (s[:1] / s[1:2] - 8).clamp_min(0).sum(),
+    "decay": lambda s: (1.2 - s[1:-1][:4] / s[2:6]).clamp_min(0).sum() / max(1, len(s[2:6])),
     "smallest": lambda s: (1e-3 / s[-1] - 1).clamp_min(0),
     "condition": lambda s: (s[0] / (8192 * s[-1]) - 1).exp(),
     "log-largest": lambda s: (s[0] / 200).log().clamp_min(0),
@@ -136,7 +136,6 @@ _CONSTRAINTS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "log-condition": lambda s: (s[0] / (1e5 * s[-1])).log().clamp_min(0),
 }
 """Of descending singular values; in the order of the published list, which numbers them from 1."""
-_FEWEST = 6
 
 
 @dataclass(frozen=True)
@@ -155,10 +154,11 @@ class SingularValues:
     - log-condition: [ln(S_1 / (1e5 S_min))]_+
 
     Values below the smallest normal number count as that: a collapsed batch costs much, not infinitely much, and gets
-    no gradient from S_min. Triplets [t 3 d] count as 3 t rows.
+    no gradient from S_min. Triplets [t 3 d] count as 3 t rows. Where there are fewer than six values, ratios of those
+    that are there count.
 
     Raises:
-        ValueError: for an unknown constraint or none; for a batch or embedding with fewer than 6 rows or columns.
+        ValueError: for an unknown constraint or none.
     """
 
     constraints: tuple[str, ...] = ("log-largest", "log-smallest")
@@ -175,11 +175,6 @@ class SingularValues:
     def __call__(self, z: Float[Tensor, "b *k d"], labels: Int[Tensor, "b"]) -> Float[Tensor, ""]:
         """Gradient flows through the singular values."""
         rows = z.flatten(0, -2)
-        if min(rows.shape) < _FEWEST:
-            raise ValueError(
-                f"SingularValues needs at least {_FEWEST} rows and dimensions, got {tuple(rows.shape)}. Use larger "
-                "batches or a wider embedding."
-            )
         s = torch.linalg.svdvals(rows).clamp_min(torch.finfo(rows.dtype).tiny)
         return torch.stack([_CONSTRAINTS[c](s) for c in self.constraints]).sum()
 
