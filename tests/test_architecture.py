@@ -15,6 +15,7 @@ LAYERS = [  # a module imports from lower layers or its own package only
     ["types", "draws", "files", "serial", "interruption", "score", "command", "allocator"],
     ["plugins"],
     ["distance"],
+    ["pml"],
     ["ranking", "mining", "energies"],
     ["metrics", "losses", "certify", "models", "data"],
     ["adversary", "deep_metric"],
@@ -95,7 +96,19 @@ def test_no_module_moves_tensors_to_a_device_by_name(path):
             assert node.func.attr != "cuda", f"line {node.lineno}: use the device of a neighbouring tensor"
 
 
-CORE = ["draws", "types", "distance", "ranking", "mining", "energies", "losses", "adversary", "attacks", "defenses"]
+CORE = [
+    "draws",
+    "types",
+    "distance",
+    "pml",
+    "ranking",
+    "mining",
+    "energies",
+    "losses",
+    "adversary",
+    "attacks",
+    "defenses",
+]
 MAKERS = {"arange", "zeros", "ones", "empty", "full", "eye", "linspace", "rand", "randn", "randint", "randperm"}
 
 

@@ -9,10 +9,25 @@ from hypothesis import strategies as st
 
 from robustdml.distance import Cosine, Dot, Euclidean, Spherical
 from robustdml.draws import Draws
-from robustdml.mining import MINERS, DistanceWeighted, Hardest, Random, RandomTriplet, SemiHard, SoftHard, draw_one
+from robustdml.mining import (
+    MINERS,
+    DistanceWeighted,
+    Hardest,
+    PmlMiner,
+    Random,
+    RandomTriplet,
+    SemiHard,
+    SoftHard,
+    Switched,
+    draw_one,
+    need_pairs,
+    pml_miner,
+)
 from tests.toys import generator
 
-PAIRED = [c for c in MINERS.values() if c is not RandomTriplet]
+ANY_BATCH = (RandomTriplet, PmlMiner)
+PAIRED = [c for c in MINERS.values() if c not in (*ANY_BATCH, Switched)]
+ON_THE_SPHERE = (DistanceWeighted, Switched)
 DISTANCES = [Spherical(), Cosine(), Dot()]
 FEW_POINTS = torch.tensor([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [-1.0, 0.0, 0.0], [1e-3, 1.0, 0.1]])
 
@@ -47,8 +62,8 @@ def check_roles(t, labels):
 @given(batch=batches(), seed=st.integers(0, 10))
 def test_roles_have_the_right_classes_whatever_coincides(miner, distance, batch, seed):
     z, labels = batch
-    if miner is DistanceWeighted and distance == Dot():
-        z = z / z.norm(dim=1).max()
+    if miner in ON_THE_SPHERE and distance == Dot():
+        return
     t = mined(miner(), z, labels, distance, seed)
     assert torch.equal(t.anchor, torch.arange(0, len(labels), 2))
     check_roles(t, labels)
@@ -185,11 +200,20 @@ def test_distance_weights_stay_finite_in_high_dimension():
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(4))
 
 
-def test_distance_weighting_refuses_embeddings_off_the_sphere():
-    z, labels = 10 * torch.randn(8, 3, generator=generator()), torch.arange(4).repeat_interleave(2)
-    with pytest.raises(ValueError, match=r"DistanceWeighted needs distances on the unit sphere, in \[0, 2\], and got "
-                       r"one of \d.*Use Spherical\(\) or Cosine\(\) as the distance, or another miner"):  # fmt: skip
-        mined(DistanceWeighted(), z, labels, Euclidean())
+@pytest.mark.parametrize("distance", [Euclidean(), Dot()], ids=repr)
+@pytest.mark.parametrize("scale", [0.01, 10.0])
+@pytest.mark.parametrize("as_published", [False, True])
+def test_distance_weighting_refuses_distances_that_do_not_compare_unit_vectors(distance, scale, as_published):
+    z, labels = scale * torch.randn(8, 3, generator=generator()), torch.arange(4).repeat_interleave(2)
+    said = r"the unit sphere, and (Euclidean|Dot)\(\) does not compare unit vectors\. Use Spherical\(\) as the distance"
+    with pytest.raises(ValueError, match=said):
+        mined(DistanceWeighted(as_published=as_published), z, labels, distance)
+
+
+def test_a_loss_on_cosines_is_weighted_by_the_distances_on_the_sphere():
+    z, labels = torch.randn(32, 8, generator=generator()), torch.arange(16).repeat_interleave(2)
+    found = mined(DistanceWeighted(), z, labels, Cosine())
+    assert torch.equal(found.negative, mined(DistanceWeighted(), z, labels, Spherical()).negative)
 
 
 @given(batch=batches(paired=False), seed=st.integers(0, 10))
@@ -222,6 +246,124 @@ def test_random_triplets_are_not_repeated_while_there_are_enough():
     assert len(set(zip(t.anchor.tolist(), t.positive.tolist(), t.negative.tolist()))) == 7
 
 
-def test_random_triplets_of_a_single_class_are_refused():
-    with pytest.raises(ValueError, match=r"RandomTriplet found no triplet in a batch of 4 rows\. Use a larger batch"):
-        mined(RandomTriplet(), torch.zeros(4, 2), torch.zeros(4, dtype=torch.long))
+def test_random_triplets_of_a_single_class_take_any_other_row_for_a_negative():
+    t = mined(RandomTriplet(), torch.zeros(4, 2), torch.zeros(4, dtype=torch.long))
+    check_roles(t, torch.zeros(4, dtype=torch.long))
+    assert bool((t.negative != t.anchor).all())
+    alone = mined(RandomTriplet(), torch.zeros(1, 2), torch.zeros(1, dtype=torch.long))
+    assert [role.tolist() for role in (alone.anchor, alone.positive, alone.negative)] == [[0], [0], [0]]
+
+
+def test_random_triplets_are_uniform_over_the_population():
+    labels = torch.tensor([0, 0, 0, 1, 1, 2])
+    population = [tuple(t) for t in RandomTriplet().population(labels).tolist()]
+    counts = dict.fromkeys(population, 0)
+    for seed in range(400):
+        t = mined(RandomTriplet(), torch.zeros(6, 2), labels, seed=seed)
+        for triplet in zip(t.anchor.tolist(), t.positive.tolist(), t.negative.tolist()):
+            counts[triplet] += 1
+    expected = 400 * 6 / len(population)
+    assert all(abs(n - expected) < 5 * math.sqrt(expected) for n in counts.values())
+
+
+def test_a_large_batch_is_mined_without_listing_its_triplets():
+    labels = torch.arange(400) % 4
+    t = mined(RandomTriplet(), torch.zeros(400, 2), labels)
+    check_roles(t, labels)
+    numbers = (t.anchor * 400 + t.positive) * 400 + t.negative
+    assert len(numbers.unique()) == 400
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+def test_switched_triplets_are_those_of_the_miner_or_the_anchor_twice(probability):
+    z, labels = torch.randn(16, 4, generator=generator()), torch.arange(4).repeat_interleave(4)
+    switches = 0
+    for seed in range(100):
+        plain, t = (
+            mined(SemiHard(), z, labels, seed=seed),
+            mined(Switched(SemiHard(), probability), z, labels, seed=seed),
+        )
+        switched = torch.equal(t.positive, t.anchor)
+        assert torch.equal(t.anchor, plain.anchor)
+        assert torch.equal(t.positive, plain.anchor if switched else plain.positive)
+        assert torch.equal(t.negative, plain.positive if switched else plain.negative)
+        switches += switched
+    assert abs(switches - 100 * probability) <= 5 * math.sqrt(100 * probability * (1 - probability))
+
+
+def test_the_coin_is_the_same_for_all_shards_of_a_batch():
+    z, labels = torch.randn(16, 4, generator=generator()), torch.arange(4).repeat_interleave(4)
+    for seed in range(30):
+        halves = [
+            Switched(Random(), 0.5)(z[rows], labels[rows], Spherical(), draws=Draws(seed), index=rows)
+            for rows in (torch.arange(8), torch.arange(8, 16))
+        ]
+        assert len({torch.equal(t.positive, t.anchor) for t in halves}) == 1
+
+
+def test_a_probability_beyond_one_is_refused():
+    with pytest.raises(ValueError, match=r"Switched needs a probability in \[0, 1\], got 1\.5"):
+        Switched(Random(), 1.5)
+
+
+def test_batches_that_are_not_pairs_are_named():
+    need_pairs(Random(), torch.tensor([1, 1, 0, 0]))
+    for labels in (torch.tensor([0, 1, 1, 0]), torch.tensor([0, 0, 1])):
+        with pytest.raises(ValueError, match=rf"Random needs batches of pairs.*these {len(labels)} rows are not"):
+            need_pairs(Random(), labels)
+
+
+def test_a_borrowed_miner_lists_what_the_library_finds():
+    z, labels = torch.randn(12, 4, generator=generator(), dtype=torch.float64), torch.arange(4).repeat_interleave(3)
+    d = Spherical().matrix(z, z)
+    expected = {
+        (a, p, n)
+        for a in range(12)
+        for p in range(12)
+        for n in range(12)
+        if a != p and labels[a] == labels[p] and labels[a] != labels[n] and d[a, p] < d[a, n] <= d[a, p] + 0.2
+    }
+    t = mined(PmlMiner("TripletMarginMiner", {"margin": 0.2, "type_of_triplets": "semihard"}), z, labels)
+    found = list(zip(t.anchor.tolist(), t.positive.tolist(), t.negative.tolist()))
+    assert len(found) == len(expected) > 0
+    assert set(found) == expected
+    sampled = mined(PmlMiner("TripletMarginMiner", {"margin": 0.2, "type_of_triplets": "semihard"}, True), z, labels)
+    assert len(sampled.anchor) == 12
+    assert set(zip(sampled.anchor.tolist(), sampled.positive.tolist(), sampled.negative.tolist())) <= expected
+
+
+def test_pairs_of_a_borrowed_miner_become_the_triplets_that_share_their_anchor():
+    z, labels = torch.randn(12, 4, generator=generator()), torch.arange(4).repeat_interleave(3)
+    miner = PmlMiner("MultiSimilarityMiner", {"epsilon": 0.1})
+    a, p, b, n = miner.tuples(z, labels, Cosine(), draws=Draws(0), index=torch.arange(12))
+    expected = {(int(i), int(j), int(l)) for i, j in zip(a, p) for k, l in zip(b, n) if i == k}
+    t = mined(miner, z, labels, Cosine())
+    assert set(zip(t.anchor.tolist(), t.positive.tolist(), t.negative.tolist())) == expected
+    check_roles(t, labels)
+
+
+def test_a_borrowed_miner_that_finds_nothing_hands_over_to_random_triplets():
+    labels = torch.arange(4).repeat_interleave(2)
+    far_apart = torch.eye(4).repeat_interleave(2, dim=0)
+    miner = PmlMiner("TripletMarginMiner", {"margin": 0.1, "type_of_triplets": "hard"})
+    assert all(len(rows) == 0 for rows in miner.tuples(far_apart, labels, Spherical(), draws=Draws(0), index=labels))
+    check_roles(mined(miner, far_apart, labels), labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("TripletMarginMinr", "has no 'TripletMarginMinr' among its miners. Did you mean TripletMarginMiner"),
+        ("EmbeddingsAlreadyPackagedAsTriplets", "use --batches TripletBatches"),
+    ],
+)
+def test_a_borrowed_miner_that_is_not_there_is_answered_with_those_that_are(name, said):
+    with pytest.raises(ValueError, match=said):
+        pml_miner(name)
+
+
+def test_arguments_of_a_borrowed_miner_are_checked():
+    with pytest.raises(ValueError, match=r"pml:AngularMiner has no argument 'angel'\. Did you mean angle"):
+        mined(PmlMiner("AngularMiner", {"angel": 20}), torch.randn(4, 3, generator=generator()), torch.arange(4) // 2)
+    with pytest.raises(ValueError, match=r"does not compare embeddings with Cosine\(\).*--loss\.distance Spherical"):
+        mined(PmlMiner("AngularMiner"), torch.randn(4, 3, generator=generator()), torch.arange(4) // 2, Cosine())

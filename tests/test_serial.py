@@ -144,3 +144,50 @@ def test_a_fraction_may_have_decimals():
     assert number("0.5/255") == 0.5 / 255
     with pytest.raises(ValueError, match="fraction"):
         number("1/0")
+
+
+@dataclass(frozen=True)
+class Open:
+    part: Inner | Other | None = None
+    numbers: tuple[int, ...] = ()
+    settings: dict[str, object] = field(default_factory=dict)
+    inners: dict[str, Inner] = field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("part", "Other", Open(Other())),
+        ("part", Inner(0.2), Open(Inner(0.2))),
+        ("numbers", "100,150", Open(numbers=(100, 150))),
+        ("numbers", "7", Open(numbers=(7,))),
+        ("settings.a", "3", Open(settings={"a": 3})),
+        ("settings.a", "8/255", Open(settings={"a": 8 / 255})),
+        ("settings.a", "true", Open(settings={"a": True})),
+        ("settings.a", "none", Open(settings={"a": None})),
+        ("settings.a", "word", Open(settings={"a": "word"})),
+        ("settings.a", "Inner", Open(settings={"a": Inner()})),
+    ],
+)
+def test_open_fields_take_words_and_components(path, value, expected):
+    assert with_field(Open(), path, value, TABLE) == expected
+
+
+def test_an_entry_is_kept_apart_from_the_others_and_a_component_can_be_taken_away():
+    both = with_field(Open(settings={"a": 1, "b": Inner()}), "settings.b.steps", "9", TABLE)
+    assert both == Open(settings={"a": 1, "b": Inner(steps=9)})
+    assert with_field(Open(Inner()), "part", "none", TABLE) == Open()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("settings.a.steps", "1", "there is no 'a' yet. Give it a whole value first, e.g. --settings.a Adam"),
+        ("numbers", "1,x", "expected tuple.*got '1,x'"),
+        ("part", Strict(1), "--part: expected"),
+        ("inners.a", "0.5", r"--inners\.a 0\.5: expected .*Inner.*got .*0\.5"),
+    ],
+)
+def test_what_an_open_field_does_not_take_is_named(path, value, said):
+    with pytest.raises(ValueError, match=said):
+        with_field(Open(), path, value, TABLE)

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from robustdml.adversary import Adversary, Linf, Pgd
-from robustdml.data.batches import Spc2
+from robustdml.data.batches import ClassBatches, Spc2, TripletBatches
 from robustdml.data.digits import Digits
 from robustdml.data.splits import hold_out
 from robustdml.defenses import (
@@ -31,11 +31,11 @@ from robustdml.defenses import (
     StoppedMinMax,
     TripletCollapse,
 )
-from robustdml.distance import Spherical
-from robustdml.losses import Contrastive, Triplet
-from robustdml.mining import Random
+from robustdml.distance import Cosine, Spherical
+from robustdml.losses import Contrastive, InfoNce, Margin, MultiSimilarity, Pml, Snr, Triplet
+from robustdml.mining import PmlMiner, Random, RandomTriplet
 from robustdml.models import Pixels, SmallConv
-from robustdml.recipe import Adam, Validation, recipe_to_json
+from robustdml.recipe import Adam, Sgd, Validation, recipe_to_json
 from robustdml.recipes.digits import act_digits_small, plain_digits_small
 from robustdml.runs import RunFolder, checkpoint, read_weights
 from robustdml.train import _warn_of_collapse, prepare, restore, train
@@ -327,7 +327,117 @@ def test_weights_of_a_loss_come_back_from_a_checkpoint(tmp_path):
     assert torch.equal(again.loss.proxies, trainer.loss.proxies)
 
 
-@pytest.mark.parametrize("loss", [Triplet(), Contrastive()], ids=lambda loss: type(loss).__name__)
+def state(trainer):
+    tensors = [*trainer.embedder.state_dict().values()]
+    return tensors + (list(trainer.loss.state_dict().values()) if isinstance(trainer.loss, torch.nn.Module) else [])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": Margin(), "groups": {"beta": Sgd(lr=0.1, momentum=0.9)}, "alternate": True, "milestones": (1,)},
+        {"loss": Pml("ProxyAnchorLoss", {}, Cosine()), "groups": {"pml": Adam(lr=0.01)}},
+        {"loss": Pml("DynamicSoftMarginLoss", miner=PmlMiner("BatchHardMiner"))},
+        {"loss": MultiSimilarity(), "batches": ClassBatches(64)},
+        {"loss": InfoNce()},
+        {"batches": TripletBatches(40)},
+    ],
+    ids=["margin", "proxies", "running statistics", "classes", "infonce", "triplets"],
+)
+def test_a_run_that_stops_in_between_reaches_the_same_bits(tmp_path, changes):
+    recipe, data = quick(plain_digits_small(), **changes), Digits().load()
+    whole, first = (prepare(recipe, data, Accelerator(cpu=True)) for _ in range(2))
+
+    def steps(trainer, count):
+        for _ in range(count):
+            trainer.step(trainer.batches()[trainer.position.step])
+            trainer.position.step += 1
+
+    steps(whole, 4)
+    steps(first, 2)
+    folder = RunFolder(tmp_path)
+    folder.save("epoch-0-step-2", first.embedder, first.loss, recipe, first.state(), [{"memory": {}}])
+    second = prepare(recipe, data, Accelerator(cpu=True))
+    restore(second, folder)
+    steps(second, 2)
+    assert all(torch.equal(a, b) for a, b in zip(state(whole), state(second), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(state(first), state(second), strict=True))
+
+
+def test_the_boundary_of_a_margin_loss_has_its_own_optimiser():
+    recipe = quick(plain_digits_small(), loss=Margin(), groups={"beta": Sgd(lr=0.5)}, optimiser=Adam(lr=0.0))
+    trainer = prepare(recipe, Digits().load(), Accelerator(cpu=True))
+    before = [t.clone() for t in trainer.embedder.state_dict().values()]
+    trainer.step(trainer.batches()[0])
+    assert float(trainer.loss.beta.detach()) == pytest.approx(0.6 - 0.5 * float(trainer.loss.beta.grad))
+    assert float(trainer.loss.beta.grad) != 0
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.embedder.state_dict().values(), strict=True))
+
+
+def test_groups_that_alternate_step_in_turn_on_the_same_batch():
+    recipe = quick(plain_digits_small(), loss=Margin(), groups={"beta": Sgd(lr=0.5)})
+    together, in_turn = (
+        prepare(replace(recipe, alternate=alternate), Digits().load(), Accelerator(cpu=True))
+        for alternate in (False, True)
+    )
+    for trainer in (together, in_turn):
+        trainer.step(trainer.batches()[0])
+    assert (together.position.total, in_turn.position.total) == (1, 2)
+    weights = (trainer.embedder.state_dict().values() for trainer in (together, in_turn))
+    assert all(
+        torch.equal(a, b) for a, b in zip(*weights, strict=True)
+    )  # the network steps first, on the same gradient
+    assert float(together.loss.beta) != float(in_turn.loss.beta)  # beta after it, with other negatives
+    assert float(in_turn.loss.beta) != pytest.approx(0.6)
+
+
+def test_learning_rates_fall_at_the_milestones_of_every_group():
+    recipe = replace(
+        quick(plain_digits_small(), loss=Margin(), groups={"beta": Sgd(lr=0.5)}), epochs=4, milestones=(1, 3)
+    )
+    trainer = prepare(recipe, Digits().load(), Accelerator(cpu=True))
+    rates = []
+    for epoch in range(4):
+        trainer.position.epoch = epoch
+        trainer.step(trainer.batches()[0])
+        rates.append([o.param_groups[0]["lr"] for o in trainer.optimisers.values()])
+    expected = [[2e-3 * f, 0.5 * f] for f in (1, 0.1, 0.1, 0.01)]
+    assert rates == [pytest.approx(pair) for pair in expected]
+
+
+@pytest.mark.parametrize("milestones", [(0,), (3, 2), (2, 2)])
+def test_milestones_that_are_no_epochs_in_order_are_refused(milestones):
+    with pytest.raises(ValueError, match="milestones are epochs from 1 on"):
+        replace(plain_digits_small(), milestones=milestones)
+
+
+@pytest.mark.parametrize("batches", [ClassBatches(24), TripletBatches(24)], ids=lambda b: type(b).__name__)
+def test_other_batches_train_a_triplet_loss_and_are_monitored(tmp_path, batches):
+    recipe = quick(plain_digits_small(), batches=batches, loss=Triplet(miner=RandomTriplet()))
+    recipe = replace(recipe, accumulate=3)
+    entries = log(train(recipe, tmp_path / "run", device="cpu"))
+    assert entries[-1]["loss"] < entries[0]["loss"]
+    assert 0 < entries[0]["active_triplets"] <= 1
+
+
+def test_ready_triplets_are_trained_as_they_come():
+    class Refusing:
+        def __call__(self, z, labels, distance, *, draws, index):
+            raise AssertionError("mined although the batch holds triplets")
+
+    adversary = Adversary(Linf(0.1), Pgd(2, 0.05))
+    for defense in (plain_digits_small().defense, AntiCollapse(adversary)):
+        recipe = quick(plain_digits_small(), batches=TripletBatches(8), loss=Triplet(miner=Refusing()))
+        trainer = prepare(replace(recipe, defense=defense), Digits().load(), Accelerator(cpu=True))
+        rows = trainer.batches()[0]
+        trainer.step(rows)
+        assert "active_triplets" in trainer.monitors(rows)
+        labels = trainer.data.labels[rows].reshape(-1, 3)
+        assert bool((labels[:, 0] == labels[:, 1]).all())
+        assert bool((labels[:, 0] != labels[:, 2]).all())
+
+
+@pytest.mark.parametrize("loss", [Triplet(), Contrastive(), Margin(), Snr()], ids=lambda loss: type(loss).__name__)
 def test_triplets_whose_negative_gets_no_gradient_are_not_active(loss):
     z = torch.randn(40, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     (gradient,) = torch.autograd.grad(loss.on_triplets(z), z)

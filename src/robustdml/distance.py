@@ -24,6 +24,10 @@ class Distance(Protocol):
         """The largest value it can take, `None` if it has no bound."""
         ...
 
+    def place(self, z: Float[Tensor, "*k d"]) -> Float[Tensor, "*k d"]:
+        """Raw embeddings as this distance sees them: on the unit sphere if it normalises, else as they are."""
+        ...
+
     def matrix(self, a: Float[Tensor, "*k m d"], b: Float[Tensor, "*k n d"]) -> Float[Tensor, "*k m n"]:
         """All distances between the rows of `a` and `b`: exact up to rounding, no offset, gradient 0 at coincidence."""
         ...
@@ -146,6 +150,10 @@ class Euclidean:
 
     largest: ClassVar[float | None] = None
 
+    def place(self, z: Float[Tensor, "*k d"]) -> Float[Tensor, "*k d"]:
+        """As they are."""
+        return z
+
     def matrix(self, a: Float[Tensor, "*k m d"], b: Float[Tensor, "*k n d"]) -> Float[Tensor, "*k m n"]:
         """All distances, through the Gram matrix."""
         return _euclidean(a, b, _squared_norms(a)[..., :, None], _squared_norms(b)[..., None, :])
@@ -170,6 +178,10 @@ class Spherical:
     """||u/|u| - v/|v| ||_2, in [0, 2]: Euclidean distance on the unit sphere. Metric letter N of RobRank."""
 
     largest: ClassVar[float | None] = 2.0
+
+    def place(self, z: Float[Tensor, "*k d"]) -> Float[Tensor, "*k d"]:
+        """z / |z|."""
+        return _normalise(z)
 
     def matrix(self, a: Float[Tensor, "*k m d"], b: Float[Tensor, "*k n d"]) -> Float[Tensor, "*k m n"]:
         """All distances, sqrt(2 - 2 <u, v>)."""
@@ -197,6 +209,10 @@ class Cosine:
 
     largest: ClassVar[float | None] = 2.0
 
+    def place(self, z: Float[Tensor, "*k d"]) -> Float[Tensor, "*k d"]:
+        """z / |z|."""
+        return _normalise(z)
+
     def matrix(self, a: Float[Tensor, "*k m d"], b: Float[Tensor, "*k n d"]) -> Float[Tensor, "*k m n"]:
         """All distances."""
         return 1 - _normalise(a) @ _normalise(b).mT
@@ -221,6 +237,10 @@ class Dot:
     """-<u, v>, unbounded: ranking by inner product, e.g. class scores against prototypes."""
 
     largest: ClassVar[float | None] = None
+
+    def place(self, z: Float[Tensor, "*k d"]) -> Float[Tensor, "*k d"]:
+        """As they are."""
+        return z
 
     def matrix(self, a: Float[Tensor, "*k m d"], b: Float[Tensor, "*k n d"]) -> Float[Tensor, "*k m n"]:
         """All negative inner products."""

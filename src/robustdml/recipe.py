@@ -8,14 +8,15 @@ from typing import Literal
 import torch
 from torch.nn import Parameter
 
+from robustdml import pml
 from robustdml.adversary import BALLS, SEARCHES, Adversary
-from robustdml.data.batches import Spc2
+from robustdml.data.batches import Batches, ClassBatches, Spc2, TripletBatches
 from robustdml.data.folder import Folder
 from robustdml.data.table import DATASETS, Dataset
 from robustdml.defenses import DEFENSES, PENALTIES, Defense, Plain
 from robustdml.distance import DISTANCES
-from robustdml.losses import LOSSES, Loss
-from robustdml.mining import MINERS
+from robustdml.losses import LOSSES, Loss, pml_loss
+from robustdml.mining import MINERS, pml_miner
 from robustdml.models import MODELS, Model
 from robustdml.plugins import installed
 from robustdml.serial import Json, read_as, to_json, with_field
@@ -44,6 +45,19 @@ class Adam:
     def build(self, parameters: list[Parameter]) -> torch.optim.Optimizer:
         """The optimiser of these weights."""
         return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """Stochastic gradient descent, with the L2 penalty added to the gradient."""
+
+    lr: float = 1e-3
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    def build(self, parameters: list[Parameter]) -> torch.optim.Optimizer:
+        """The optimiser of these weights."""
+        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,10 @@ class Recipe:
         name: what `train` and the tables call it.
         optimiser: settings of every parameter group that `groups` does not name.
         groups: settings by parameter group of the model or the loss.
+        alternate: whether the groups step in turn, each on a forward and backward pass of its own over the same batch,
+            as RobRank trains the boundary of the margin loss; else one pass serves all.
         epochs: passes over the training images; one SPC-2 pass sees each image about twice.
+        milestones: epochs after which every learning rate is divided by 10.
         start: weights to begin with.
         precision: "bf16" runs the network in bfloat16 with channels last; weights, losses and ranking stay fp32.
         accumulate: parts into which a batch is cut, each mined on its own, before one optimiser step.
@@ -94,10 +111,12 @@ class Recipe:
     model: Model
     loss: Loss
     defense: Defense = field(default_factory=Plain)
-    batches: Spc2 = field(default_factory=Spc2)
-    optimiser: Adam = field(default_factory=Adam)
-    groups: dict[str, Adam] = field(default_factory=dict)
+    batches: Batches = field(default_factory=Spc2)
+    optimiser: Adam | Sgd = field(default_factory=Adam)
+    groups: dict[str, Adam | Sgd] = field(default_factory=dict)
+    alternate: bool = False
     epochs: int = 8
+    milestones: tuple[int, ...] = ()
     start: RunReference | None = None
     validation: Validation = field(default_factory=Validation)
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -110,17 +129,27 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ValueError(f"a recipe needs epochs >= 1, got {self.epochs}.")
-        if self.accumulate < 1 or self.accumulate > self.batches.pairs:
-            raise ValueError(f"accumulate must be 1 … {self.batches.pairs} (pairs per batch), got {self.accumulate}.")
+        if self.accumulate < 1 or self.accumulate > self.batches.items:
+            raise ValueError(f"accumulate must be 1 … {self.batches.items} (items per batch), got {self.accumulate}.")
+        if list(self.milestones) != sorted(set(self.milestones)) or any(m < 1 for m in self.milestones):
+            raise ValueError(f"milestones are epochs from 1 on, each later than the one before, got {self.milestones}.")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be positive, or None for no clipping, got {self.clip}.")
         self.defense.check(self.loss)
+
+    def shrinkage(self, epoch: int) -> float:
+        """What the learning rates are multiplied with in an epoch, counted from 0."""
+        return 0.1 ** sum(m <= epoch for m in self.milestones)
+
+
+OWN = (Recipe, Adam, Sgd, Validation, Spc2, ClassBatches, TripletBatches, Adversary, RunReference)
+"""Classes of recipes and profiles that belong to no noun."""
 
 
 @cache
 def component_types() -> dict[str, type]:
     """Every class a recipe or profile file may name."""
-    table: dict[str, type] = {c.__name__: c for c in (Recipe, Adam, Validation, Spc2, Adversary, RunReference)}
+    table: dict[str, type] = {c.__name__: c for c in OWN}
     for noun, own in NOUNS.items():
         table |= {**{cls.__name__: cls for cls in own.values()}, **installed(noun)}
     return table
@@ -141,5 +170,12 @@ def recipe_from_json(value: Json, where: str = "recipe.json") -> Recipe:
 
 
 def override(recipe: Recipe, path: str, text: str) -> Recipe:
-    """The recipe with one field set from the command line, e.g. `defense.adversary.ball.eps`, `8/255`."""
-    return with_field(recipe, path, text, component_types())
+    """The recipe with one field set from the command line, e.g. `defense.adversary.ball.eps`, `8/255`.
+
+    `pml:NAME` stands for a loss, or in a field called `miner` for a miner, of pytorch-metric-learning.
+    """
+    value: object = text
+    if text.startswith(pml.PREFIX):
+        name = text.removeprefix(pml.PREFIX)
+        value = pml_miner(name) if path.endswith("miner") else pml_loss(name)
+    return with_field(recipe, path, value, component_types())

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustdml.data.batches import Spc2
+from robustdml.data.batches import Batches, ClassBatches, Spc2, TripletBatches, whole_parts
 from robustdml.draws import Draws
 
 in_seconds = settings(deadline=None, max_examples=50)
@@ -117,5 +117,87 @@ def test_without_training_images_there_are_no_steps():
 def test_impossible_sizes_are_refused():
     with pytest.raises(ValueError, match="at least one pair per batch, got pairs=0"):
         Spc2(0)
+    with pytest.raises(ValueError, match="at least two images per batch, got images=1"):
+        ClassBatches(1)
+    with pytest.raises(ValueError, match="at least one triplet per batch, got count=0"):
+        TripletBatches(0)
     with pytest.raises(ValueError, match=r"rank=2 of world=2; expected 0 <= rank < world"):
         Spc2().epoch(torch.tensor([0]), torch.tensor([0]), draws=Draws(0), rank=2, world=2)
+
+
+# ---- what every composition does
+
+KINDS = pytest.mark.parametrize("kind", [Spc2, ClassBatches, TripletBatches], ids=lambda c: c.__name__)
+TWO_CLASSES = st.lists(st.integers(0, 4), min_size=1, max_size=38).map(lambda drawn: torch.tensor([0, 1, *drawn]))
+
+
+def epoch(kind, labels, train, seed, size=7, rank=0, world=1):
+    return kind(size).epoch(labels, train, draws=Draws(seed), rank=rank, world=world)
+
+
+@KINDS
+@in_seconds
+@given(labels=TWO_CLASSES, seed=SEEDS, size=st.integers(2, 12), world=st.integers(1, 4))
+def test_items_are_whole_ordered_by_draws_alone_and_spread_over_processes(kind, labels, seed, size, world):
+    train = torch.arange(len(labels))
+    rows = kind.rows_per_item
+    items = torch.cat(epoch(kind, labels, train, seed)).reshape(-1, rows)
+    assert items[:, 0].sort().values.equal(train)
+    assert torch.cat(epoch(kind, labels, train.flip(0), seed, size)).reshape(-1, rows).equal(items)
+    shards = [epoch(kind, labels, train, seed, size, rank, world) for rank in range(world)]
+    single = epoch(kind, labels, train, seed, size * world)
+    for step, whole in zip(zip(*shards, strict=True), single, strict=True):
+        assert torch.cat(step).equal(whole)
+        sizes = [len(part) for part in step]
+        assert all(n % rows == 0 and n <= rows * size for n in sizes)
+        assert max(sizes) - min(sizes) <= rows
+
+
+@KINDS
+def test_a_composition_is_what_a_recipe_asks_for(kind):
+    it = kind(6)
+    assert isinstance(it, Batches)
+    assert it.items == 6
+    assert kind() == kind(128)
+    first, again, other = (
+        torch.cat(it.epoch(torch.arange(30) % 3, torch.arange(30), draws=Draws(0).under("epoch", e))) for e in (0, 0, 1)
+    )
+    assert first.equal(again)
+    assert not first.equal(other)
+
+
+@KINDS
+@pytest.mark.parametrize("parts", [1, 2, 5, 9])
+def test_parts_of_a_batch_keep_items_together(kind, parts):
+    rows = torch.arange(4 * kind.rows_per_item)
+    cut = whole_parts(rows, kind.rows_per_item, parts)
+    assert len(cut) == min(parts, 4)
+    assert torch.cat(cut).equal(rows)
+    assert all(len(part) % kind.rows_per_item == 0 for part in cut)
+    assert whole_parts(rows[:0], kind.rows_per_item, parts) == []
+
+
+@in_seconds
+@given(labels=TWO_CLASSES, seed=SEEDS)
+def test_a_ready_triplet_has_a_positive_of_its_class_and_a_negative_of_another(labels, seed):
+    rows = torch.cat(epoch(TripletBatches, labels, torch.arange(len(labels)), seed))
+    t = TripletBatches().triplets(rows)
+    anchor, positive, negative = (labels[r] for r in t.of(rows))
+    assert anchor.equal(positive)
+    assert bool((anchor != negative).all())
+    assert Spc2().triplets(rows) is None
+    assert ClassBatches().triplets(rows) is None
+
+
+def test_negatives_are_uniform_over_the_other_classes_first():
+    labels = torch.tensor([0, 1, 1, 1, 2])
+    counts = torch.zeros(5)
+    for seed in range(600):
+        rows = torch.cat(epoch(TripletBatches, labels, torch.arange(5), seed)).reshape(-1, 3)
+        counts[rows[rows[:, 0] == 0, 2]] += 1 / 600
+    assert torch.allclose(counts, torch.tensor([0, 1 / 6, 1 / 6, 1 / 6, 1 / 2]), atol=0.082)  # four standard deviations
+
+
+def test_ready_triplets_of_one_class_are_refused():
+    with pytest.raises(ValueError, match=r"found no negatives: all 3 training images are of class 4"):
+        TripletBatches().epoch(torch.full((3,), 4), torch.arange(3), draws=Draws(0))

@@ -22,12 +22,9 @@ PENDING = {
     ],
     "defenses": [
         r"hm_[^.]*\.",
-        r"act_(margin|snr)\.",
         r"lga\.",
     ],
-    "losses": [
-        r"(pmargin|pquad|prhom|pgil|psnr|pglift|pnpair|pms|ptripxa|pice|infonce|pstrip|pangular|pnca)\.",
-    ],
+    "losses": [],
     "metrics": [],
     "miners": [],
     "models_c2f2": [],

@@ -27,7 +27,7 @@ from robustdml.defenses import (
 from robustdml.defenses.terms import Constraint
 from robustdml.draws import Draws
 from robustdml.energies import hardness
-from robustdml.losses import Contrastive, Triplet
+from robustdml.losses import Contrastive, Margin, Snr, Triplet
 from robustdml.models.embedder import Layers, frozen
 from robustdml.types import Batch, Triplets
 from tests.golden.cases import DISTANCE, GivenTriplets, Recorded, for_each
@@ -49,13 +49,13 @@ DEFENSE = {
 }
 COVERS = [
     r"(est|ses|rest|amd|ramd|amdsemi|mmt|tbc|acap)_[^.]*\.",
-    r"(act_[NEC]|act_N_(fgsm|bn|bnfrozen)|act_contrast|act_softhard|act_barlow|act_adapt_contrast)\.",
+    r"(act_[NEC]|act_N_(fgsm|bn|bnfrozen)|act_(contrast|margin|snr|softhard|barlow|adapt_contrast))\.",
     r"freeat_[^.]*\.",
     r"(barlow|svdreg)\.",
     r"(net_plain|net_bn|triplets)\.",
     r"(cases|images|labels)$",
 ]
-LOSS = {"triplet": Triplet, "contrast": Contrastive}
+LOSS = {"triplet": Triplet, "contrast": Contrastive, "margin": Margin, "snr": Snr}
 
 
 def covered(golden):
@@ -98,9 +98,12 @@ def loss_of(golden, name):
     text = option(golden, name, "loss")
     metric, softhard = text[-1], text.startswith("pstriplet")
     triplets = Triplets(*golden.tensor(f"triplets.{'softhard' if softhard else 'random'}"))
-    family = LOSS["contrast" if "contrast" in text else "triplet"]
-    margin = {"triplet": 1.0 if metric == "E" else 0.2, "contrast": 0.0 if metric == "C" else 1.0}
-    return family(DISTANCE[metric], GivenTriplets(triplets), margin["contrast" if "contrast" in text else "triplet"])
+    family = next(f for f in LOSS if f in text)
+    margin = {"triplet": 1.0 if metric == "E" else 0.2, "contrast": 0.0 if metric == "C" else 1.0}.get(family, 0.2)
+    loss = LOSS[family](DISTANCE[metric], GivenTriplets(triplets), margin).build(2, 2)
+    for p in loss.parameter_groups().get("beta", []):
+        p.data = torch.tensor(0.6, dtype=torch.float64)
+    return loss
 
 
 class Seen:
@@ -150,6 +153,8 @@ def test_training_step_equals_the_published_one(golden, case):
     check_parts(golden, case, step)
     check_gradients(golden, case, model, step)
     check_hardness(golden, case, loss, batch, found)
+    for name, p in [(name, p) for name, group in loss.parameter_groups().items() for p in group]:
+        close(p.grad, golden.tensor(f"{case}.grad.lossfunc.{name}"))
 
 
 def close(found, expected):

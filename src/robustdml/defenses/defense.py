@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robustdml.draws import Draws
-from robustdml.losses import Loss, TripletLoss
-from robustdml.losses.tuples import Triplet, mine
+from robustdml.losses import Loss, Triplet, TripletLoss
+from robustdml.losses.tuples import mine
 from robustdml.models.embedder import Embedder, frozen
 from robustdml.types import Batch, Step, Triplets
 
@@ -84,5 +84,5 @@ def needs_triplets(defense: Defense, loss: Loss) -> TripletLoss:
         return loss
     raise ValueError(
         f"{type(defense).__name__} needs a loss defined on triplets, got {type(loss).__name__}. "
-        "Use Triplet or Contrastive, or a batch-level defense such as ShiftTraining."
+        "Use Triplet, Contrastive, Margin or Snr, or a batch-level defense such as ShiftTraining."
     )

@@ -1,7 +1,29 @@
 """Losses: what a batch of embeddings is trained to do."""
 
-from robustdml.losses.tuples import Contrastive, Loss, Triplet, TripletLoss
+from robustdml.losses.borrowed import Pml, pml_loss
+from robustdml.losses.contrastive import Contrastive
+from robustdml.losses.gil import Gil
+from robustdml.losses.infonce import InfoNce
+from robustdml.losses.lifted import LiftedStructure
+from robustdml.losses.loss import Loss, TripletLoss
+from robustdml.losses.margin import Margin
+from robustdml.losses.npair import NPair
+from robustdml.losses.quadruplet import Quadruplet
+from robustdml.losses.rhomboid import Rhomboid
+from robustdml.losses.similarity import MultiSimilarity
+from robustdml.losses.snr import Snr
+from robustdml.losses.triplet import Triplet
 
-LOSSES: dict[str, type] = {"Triplet": Triplet, "Contrastive": Contrastive}
+LOSSES: dict[str, type] = {
+    c.__name__: c
+    for c in (
+        *(Triplet, Contrastive, Margin, Snr, Quadruplet, Rhomboid, Gil),
+        *(LiftedStructure, NPair, MultiSimilarity, InfoNce, Pml),
+    )
+}
 
-__all__ = ["LOSSES", "Contrastive", "Loss", "Triplet", "TripletLoss"]
+__all__ = [
+    "LOSSES", "Contrastive", "Gil", "InfoNce", "LiftedStructure", "Loss", "Margin", "MultiSimilarity", "NPair",
+    "Pml", "Quadruplet", "Rhomboid", "Snr", "Triplet", "TripletLoss",
+    "pml_loss",
+]  # fmt: skip

@@ -5,16 +5,13 @@ pairs with random negatives, ranked on the unit sphere (N). Suffixes are in `suf
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
 
 from robustdml.data.idx import Fashion, Mnist
 from robustdml.defenses import FreeTraining, ShiftTraining
-from robustdml.distance import Cosine, Distance, Euclidean, Spherical
-from robustdml.losses import Contrastive, Loss, Triplet
-from robustdml.mining import DistanceWeighted, Hardest, Miner, Random, SemiHard, SoftHard
+from robustdml.losses import Loss, Margin
 from robustdml.models import C2F2, LeNet, Model
-from robustdml.recipe import Adam, Recipe
+from robustdml.recipe import Adam, Recipe, Sgd
+from robustdml.recipes.loss_names import named_loss
 from robustdml.recipes.robrank import training_adversary
 from robustdml.recipes.suffixes import SUFFIXES, defended, meaningless, with_barlow
 from robustdml.serial import nearest
@@ -22,15 +19,6 @@ from robustdml.serial import nearest
 DATASETS: dict[str, type[Mnist] | type[Fashion]] = {"mnist": Mnist, "fashion": Fashion}
 BACKBONES: dict[str, tuple[Model, int]] = {"rc2f2": (C2F2(512), 8), "rlenet": (LeNet(128), 16)}
 """Network and epochs: upstream halves the 16 epochs for pairs, but not those of rlenet."""
-METRICS: dict[str, Distance] = {"C": Cosine(), "E": Euclidean(), "N": Spherical()}
-MINERS: dict[str, Callable[[float], Miner]] = {
-    "": lambda margin: Random(),
-    "m": SemiHard,
-    "s": lambda margin: SoftHard("as-published"),
-    "d": lambda margin: DistanceWeighted(cutoff=0.0, farthest=2.0, as_published=True),
-    "h": lambda margin: Hardest(),
-}
-_LOSS = re.compile(r"p([msdh]?)triplet([CEN])|pcontrast([CEN])")
 _BARLOW = re.compile(r"tripletBT(?=N$)")
 """Upstream's loss with Barlow twins is a penalty of the defense here: so it goes with every defense."""
 
@@ -63,28 +51,25 @@ def from_string(text: str) -> Recipe:
     plain_loss = _BARLOW.sub("triplet", loss)
     if plain_loss != loss:
         defense = with_barlow(defense)
+    trained = _loss(plain_loss, text)
     return Recipe(
         name=text.replace(":", "-"),
         data=data,
         model=model,
-        loss=_loss(plain_loss, text),
+        loss=trained,
         defense=defense,
         optimiser=Adam(lr=1e-3, weight_decay=1e-7),
+        groups={"beta": Sgd(lr=5e-4)} if isinstance(trained, Margin) else {},
         epochs=epochs,
         paper="est" if isinstance(defense, ShiftTraining) else "robrank",
     )
 
 
 def _loss(name: str, text: str) -> Loss:
-    found = _LOSS.fullmatch(name)
-    if found is None:
-        known = [f"p{m}triplet{d}" for m in MINERS for d in METRICS] + [f"pcontrast{d}" for d in METRICS]
-        raise ValueError(_unknown("loss", name, text, known))
-    miner, letter, contrast = found.groups()
-    if contrast:  # margin 0 is what upstream does for C, negative term and all
-        return Contrastive(METRICS[contrast], Random(), margin=0.0 if contrast == "C" else 1.0)
-    margin = 1.0 if letter == "E" else 0.2
-    return replace(Triplet(METRICS[letter], Random(), margin), miner=MINERS[miner](margin))
+    try:
+        return named_loss(name)
+    except ValueError as error:
+        raise ValueError(f"{text}: {error}") from error
 
 
 def _unknown(part: str, found: str, text: str, known: list[str]) -> str:
