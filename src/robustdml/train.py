@@ -108,7 +108,6 @@ class Trainer:
             for optimiser in self.optimisers.values():
                 optimiser.zero_grad(set_to_none=True)
             for part in whole_parts(rows, recipe.batches.rows_per_item, min(recipe.accumulate, max(1, fewest))):
-                share = len(part) / total
                 with own_generators(draws.number("layers")):  # dropout depends on the step alone
                     out = recipe.defense(
                         self.running,
@@ -119,7 +118,7 @@ class Trainer:
                         draws=draws,
                         mean=self.mean if fewest else torch.Tensor.detach,
                     )
-                    (out.loss * (share * self.accelerator.num_processes)).backward()
+                    (out.loss * (len(part) / total * self.accelerator.num_processes)).backward()
                 self.memory = out.after_backward() if out.after_backward else out.memory
                 update, again = out.update, out.again
                 for name, value in {"loss": float(out.loss.detach()), **out.logs}.items():
@@ -133,10 +132,8 @@ class Trainer:
         return logs
 
     def _update(self, names: list[str]) -> None:
-        weights, recipe = (
-            [p for o in self.optimisers.values() for g in o.param_groups for p in g["params"]],
-            self.recipe,
-        )
+        recipe = self.recipe
+        weights = [p for o in self.optimisers.values() for g in o.param_groups for p in g["params"]]
         average_gradients(weights, self.accelerator)
         if recipe.clip is not None:
             nn.utils.clip_grad_norm_(weights, recipe.clip)
