@@ -262,7 +262,7 @@ def test_two_processes_toss_the_same_coins_and_repeat_together(tmp_path):
         for rank in "01"
     ]  # fmt: skip
     for worker in workers:
-        _, err = worker.communicate(timeout=100)
+        _, err = worker.communicate(timeout=300)
         assert worker.returncode == 0, err
     seen = [json.loads((tmp_path / f"coins-{rank}.json").read_text()) for rank in "01"]
     coins = [[coin for rows, coin in own if rows > 2] for own in seen]
