@@ -25,7 +25,7 @@ LAYERS = [  # a module imports from lower layers or its own package only
     ["scorecard"],
     ["benchmark", "train", "clean", "names"],
     ["curves", "recipes", "report"],
-    ["catalogue", "targets", "demo"],
+    ["catalogue", "targets", "demo", "diagnosis"],
     ["plan"],
     ["cli"],
 ]

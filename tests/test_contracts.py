@@ -10,7 +10,7 @@ import torch
 
 from robustdml.adversary import BALLS, SEARCHES, Adversary, Ball, Linf, Noise, Pgd, Search
 from robustdml.attacks import GOALS, Goal
-from robustdml.defenses import DEFENSES, Defense
+from robustdml.defenses import DEFENSES, PENALTIES, AntiCollapse, Defense, Penalty, Plain, SingularValues
 from robustdml.distance import DISTANCES, Distance
 from robustdml.draws import Draws
 from robustdml.losses import LOSSES, Loss
@@ -23,7 +23,7 @@ from tests.toys import generator
 
 TABLES = [
     (DISTANCES, Distance), (MINERS, Miner), (LOSSES, Loss), (MODELS, Model), (BALLS, Ball), (SEARCHES, Search),
-    (GOALS, Goal), (DEFENSES, Defense),
+    (GOALS, Goal), (DEFENSES, Defense), (PENALTIES, Penalty),
 ]  # fmt: skip
 ARGUMENTS = {  # by field name: what a class without a default for it is made with
     "eps": 8 / 255,
@@ -31,6 +31,11 @@ ARGUMENTS = {  # by field name: what a class without a default for it is made wi
     "step_size": 2 / 255,
     "direction": "raise",
     "adversary": Adversary(Linf(8 / 255), Pgd(3, 2 / 255)),
+    "ball": Linf(8 / 255),
+    "first": AntiCollapse(Adversary(Linf(8 / 255), Pgd(3, 2 / 255))),
+    "second": Plain(),
+    "inner": Plain(),
+    "penalty": SingularValues(),
 }
 EVERY = pytest.mark.parametrize(
     ("name", "cls", "protocol"),
@@ -183,6 +188,18 @@ def test_searches_stay_in_ball_and_box(it, ball, tuples):
     assert torch.equal(found, again)
     if it != Noise():
         assert float(energy(found, None, 0).sum()) < float(energy(x, None, 0).sum())
+
+
+@instances(PENALTIES)
+def test_penalties_take_batches_and_triplets(it):
+    labels = torch.arange(2).repeat_interleave(6)
+    for shape in ((12, 8), (12, 3, 8)):
+        z = (300 * torch.randn(*shape, generator=generator(), dtype=torch.float64)).requires_grad_()
+        value = it(z, labels)
+        assert (value.shape, value.dtype) == ((), torch.float64)
+        assert float(value.detach()) > 0
+        (gradient,) = torch.autograd.grad(value, z)
+        assert bool(torch.isfinite(gradient).all())
 
 
 @instances(GOALS)

@@ -35,6 +35,7 @@ ELSEWHERE = ()
 PAGE_OF = {
     "datasets": "data", "models": "models", "distances": "distances", "miners": "miners", "losses": "losses",
     "balls": "adversaries", "searches": "adversaries", "defenses": "defenses",
+    "penalties": "defenses",
 }  # fmt: skip
 PLACEHOLDERS = {"NAME", "NOUN", "PATH", "PROFILE", "RECIPE", "RUN", "TARGET", "VERB", "ARCHIVE"}
 DRY = ("attack", "benchmark", "train")

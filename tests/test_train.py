@@ -1,6 +1,11 @@
 """The training loop in one process; several processes and signals are tested through the command line."""
 
 import json
+import math
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -11,12 +16,26 @@ from robustdml.adversary import Adversary, Linf, Pgd
 from robustdml.data.batches import ClassBatches, Spc2, TripletBatches
 from robustdml.data.digits import Digits
 from robustdml.data.splits import hold_out
-from robustdml.defenses import AntiCollapse
+from robustdml.defenses import (
+    AdaptedAntiCollapse,
+    AlternatingCollapse,
+    AnchoredMinMax,
+    AnchoredShiftTraining,
+    AntiCollapse,
+    ClasswiseBarlow,
+    FreeTraining,
+    MinMax,
+    Mixture,
+    Penalised,
+    ShiftSuppression,
+    StoppedMinMax,
+    TripletCollapse,
+)
 from robustdml.distance import Cosine, Spherical
 from robustdml.losses import Contrastive, InfoNce, Margin, MultiSimilarity, Pml, Snr, Triplet
 from robustdml.mining import PmlMiner, Random, RandomTriplet
 from robustdml.models import Pixels, SmallConv
-from robustdml.recipe import Adam, Sgd, Validation
+from robustdml.recipe import Adam, Sgd, Validation, recipe_to_json
 from robustdml.recipes.digits import act_digits_small, plain_digits_small
 from robustdml.runs import RunFolder, checkpoint, read_weights
 from robustdml.train import _warn_of_collapse, prepare, restore, train
@@ -26,7 +45,7 @@ from robustdml.types import RunReference
 def quick(recipe, **changes):
     adversary = Adversary(Linf(0.1), Pgd(2, 0.05))
     defense = AntiCollapse(adversary) if isinstance(recipe.defense, AntiCollapse) else recipe.defense
-    return replace(recipe, model=SmallConv(dim=8, width=4), defense=defense, epochs=1, **changes)
+    return replace(recipe, **{"model": SmallConv(dim=8, width=4), "defense": defense, "epochs": 1, **changes})
 
 
 def weights(folder):
@@ -154,6 +173,102 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
     train(quick(plain_digits_small()), tmp_path / "run", device="cpu")
     with pytest.raises(FileExistsError, match="--resume"):
         train(quick(plain_digits_small()), tmp_path / "run", device="cpu")
+
+
+SEARCH = Adversary(Linf(0.1), Pgd(2, 0.05))
+REMEMBERING = {
+    "stopped": StoppedMinMax(SEARCH),
+    "free": FreeTraining(Linf(0.1), 0.05, repeats=2),
+    "mixture": Mixture(FreeTraining(Linf(0.1), 0.05, repeats=2), StoppedMinMax(SEARCH, structure=0.5)),
+}
+OTHERS = {
+    "suppression": ShiftSuppression(SEARCH),
+    "anchored shift": AnchoredShiftTraining(SEARCH),
+    "min-max": MinMax(SEARCH),
+    "anchored min-max": AnchoredMinMax(SEARCH),
+    "triplet collapse": TripletCollapse(SEARCH),
+    "alternating": AlternatingCollapse(SEARCH),
+    "adapted": AdaptedAntiCollapse(SEARCH),
+    "barlow": Penalised(AntiCollapse(SEARCH), ClasswiseBarlow()),
+}
+
+
+@pytest.mark.parametrize("defense", [*REMEMBERING.values(), *OTHERS.values()], ids=[*REMEMBERING, *OTHERS])
+def test_every_defense_trains_and_is_watched_for_collapse(tmp_path, defense):
+    folder = train(quick(plain_digits_small(), batches=Spc2(96), defense=defense), tmp_path / "run", device="cpu")
+    for entry in log(folder):
+        assert {"loss", "mean_distance", "spread", "effective_rank"} <= entry.keys()
+        assert all(math.isfinite(v) for v in entry.values())
+    assert all(bool(torch.isfinite(t).all()) for t in weights(folder).values())
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_a_defense_with_memory_resumes_to_the_same_bits(tmp_path, name):
+    recipe = replace(quick(plain_digits_small(), batches=Spc2(96)), epochs=2, defense=REMEMBERING[name])
+    whole = train(recipe, tmp_path / "whole", device="cpu")
+
+    def killed(done, total, what):
+        if done == total - 3:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        train(recipe, tmp_path / "parts", device="cpu", progress=killed)
+    parts = train(recipe, tmp_path / "parts", device="cpu", resume=True)
+    assert all(torch.equal(weights(whole)[k], weights(parts)[k]) for k in weights(whole))
+
+
+def test_repeats_are_optimiser_steps_of_their_own():
+    recipe = quick(plain_digits_small(), defense=REMEMBERING["free"])
+    trainer = prepare(recipe, Digits().load(), Accelerator(cpu=True))
+    trainer.step(trainer.batches()[0])
+    assert trainer.position.total == 2
+    assert set(trainer.memory) == {"perturbation"}
+
+
+WORKER = """
+import json, sys
+from pathlib import Path
+from robustdml.recipe import recipe_from_json
+from robustdml.train import Trainer, train
+recipe = recipe_from_json(json.loads(Path("recipe.json").read_text()))
+coins, whole = [], Trainer.step
+def step(self, rows):
+    logs = whole(self, rows)
+    coins.append((len(rows), logs.get("first")))
+    return logs
+Trainer.step = step
+train(recipe, Path("run"), device="cpu")
+import os
+Path(f"coins-{os.environ['RANK']}.json").write_text(json.dumps(coins))
+"""
+
+
+def test_two_processes_toss_the_same_coins_and_repeat_together(tmp_path):
+    """The last batch has one pair, so that one process has none: it must go along with what the other asks for."""
+    pairs, images = 359, len(Digits().load().split.train)
+    assert images % (2 * pairs) == 1
+    recipe = quick(plain_digits_small(), batches=Spc2(pairs), epochs=4, defense=REMEMBERING["mixture"])
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe_to_json(recipe)))
+    (tmp_path / "worker.py").write_text(WORKER)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "worker.py"], cwd=tmp_path, env=shared | {"RANK": rank, "LOCAL_RANK": rank},
+            stderr=subprocess.PIPE, text=True,
+        )
+        for rank in "01"
+    ]  # fmt: skip
+    for worker in workers:
+        _, err = worker.communicate(timeout=300)
+        assert worker.returncode == 0, err
+    seen = [json.loads((tmp_path / f"coins-{rank}.json").read_text()) for rank in "01"]
+    coins = [[coin for rows, coin in own if rows > 2] for own in seen]
+    assert coins[0] == coins[1]
+    assert set(coins[0]) == {0.0, 1.0}
+    assert sorted(own[-1][0] for own in seen) == [0, 2]
 
 
 @dataclass(frozen=True)

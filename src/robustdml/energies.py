@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from robustdml.distance import Distance
+from robustdml.draws import Draws
 from robustdml.types import Energy
 
 
@@ -21,6 +23,60 @@ def collapse(distance: Distance) -> Energy:
 
     def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
         return distance.pairs(z[:, 0], z[:, 1])
+
+    return energy
+
+
+def triplet_collapse(distance: Distance) -> Energy:
+    """d(p, n) + d(a, p) + d(a, n) of stacked triplets [t 3 d]: pulls all three members together."""
+
+    def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
+        a, p, n = z.unbind(dim=1)
+        return distance.pairs(p, n) + distance.pairs(a, p) + distance.pairs(a, n)
+
+    return energy
+
+
+def collapse_or_split(distance: Distance, collapses: Bool[Tensor, "b"]) -> Energy:
+    """d(u, v) of stacked pairs [t 2 d] where `collapses`, -d(u, v) elsewhere."""
+
+    def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
+        d = distance.pairs(z[:, 0], z[:, 1])
+        return torch.where(collapses[unit], d, -d)
+
+    return energy
+
+
+def hardening(distance: Distance, stop: float | None = None) -> Energy:
+    """-H of stacked triplets [t 3 d]: makes triplets hard (Madry et al., arXiv:1706.06083, on triplets).
+
+    With `stop`, max(-H, stop): a triplet moves until H reaches -`stop` and stays where it is beyond; at equality it
+    still moves.
+    """
+
+    def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
+        ease = -hardness(distance, z[:, 0], z[:, 1], z[:, 2])
+        return ease if stop is None else ease.clamp_min(stop)
+
+    return energy
+
+
+def anchored_hardening(distance: Distance, anchor: Float[Tensor, "b d"]) -> Energy:
+    """-H of pairs (p, n) [t 2 d] with the embeddings of the anchors held constant."""
+
+    def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
+        return -hardness(distance, anchor[unit], z[:, 0], z[:, 1])
+
+    return energy
+
+
+def collapse_or_hardening(distance: Distance, draws: Draws) -> Energy:
+    """d(p, n) or -H of stacked triplets [t 3 d]: at every step one coin for all units decides (u > 1/2: collapse)."""
+
+    def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
+        coin = float(draws.uniform("inner step", torch.tensor([step], device=z.device), (), torch.float64))
+        a, p, n = z.unbind(dim=1)
+        return distance.pairs(p, n) if coin > 0.5 else -hardness(distance, a, p, n)
 
     return energy
 

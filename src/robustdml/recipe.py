@@ -13,7 +13,7 @@ from robustdml.adversary import BALLS, SEARCHES, Adversary
 from robustdml.data.batches import Batches, ClassBatches, Spc2, TripletBatches
 from robustdml.data.folder import Folder
 from robustdml.data.table import DATASETS, Dataset
-from robustdml.defenses import DEFENSES, Defense, Plain
+from robustdml.defenses import DEFENSES, PENALTIES, Defense, Plain
 from robustdml.distance import DISTANCES
 from robustdml.losses import LOSSES, Loss, pml_loss
 from robustdml.mining import MINERS, pml_miner
@@ -31,6 +31,7 @@ NOUNS: dict[str, Mapping[str, type]] = {
     "balls": BALLS,
     "searches": SEARCHES,
     "defenses": DEFENSES,
+    "penalties": PENALTIES,
 }
 
 

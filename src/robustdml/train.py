@@ -98,6 +98,7 @@ class Trainer:
         """One batch: as many optimiser steps as the defense asks for."""
         recipe, position = self.recipe, self.position
         total = int(self.accelerator.reduce(torch.tensor(len(rows), device=self.accelerator.device), "sum"))
+        fewest = total // recipe.batches.rows_per_item // self.accelerator.num_processes  # all must ask for means alike
         progress = (position.epoch + position.step / max(1, self.steps_per_epoch)) / recipe.epochs
         turns = [(name,) for name in self.optimisers] if recipe.alternate else [tuple(self.optimisers)]
         turn, repeat, logs = 0, 0, {}
@@ -106,8 +107,7 @@ class Trainer:
             logs, update, again = {"loss": 0.0}, None, False
             for optimiser in self.optimisers.values():
                 optimiser.zero_grad(set_to_none=True)
-            for part in whole_parts(rows, recipe.batches.rows_per_item, recipe.accumulate):
-                share = len(part) / total
+            for part in whole_parts(rows, recipe.batches.rows_per_item, min(recipe.accumulate, max(1, fewest))):
                 with own_generators(draws.number("layers")):  # dropout depends on the step alone
                     out = recipe.defense(
                         self.running,
@@ -116,16 +116,16 @@ class Trainer:
                         memory=self.memory,
                         progress=progress,
                         draws=draws,
-                        mean=self.mean,
+                        mean=self.mean if fewest else torch.Tensor.detach,
                     )
-                    (out.loss * (share * self.accelerator.num_processes)).backward()
+                    (out.loss * (len(part) / total * self.accelerator.num_processes)).backward()
                 self.memory = out.after_backward() if out.after_backward else out.memory
                 update, again = out.update, out.again
                 for name, value in {"loss": float(out.loss.detach()), **out.logs}.items():
                     logs[name] = logs.get(name, 0.0) + value * len(part) / max(1, len(rows))
             self._update([name for name in turns[turn] if update is None or name in update])
             repeat += 1
-            turn += not again
+            turn += not _anywhere(again, self.accelerator)  # a process without images goes along
         if self.accelerator.num_processes > 1:  # so that all log the run's loss, and stop together if it is not finite
             own = torch.tensor(logs["loss"] * len(rows), device=self.accelerator.device)
             logs["loss"] = float(self.accelerator.reduce(own, "sum")) / total
@@ -301,7 +301,7 @@ def run(
     warned = False
     while position.epoch < recipe.epochs:
         for rows in trainer.batches()[position.step :]:
-            logs = trainer.step(rows)
+            before, logs = position.total, trainer.step(rows)
             position.step += 1
             _check(logs["loss"], position.total)
             progress(
@@ -309,7 +309,7 @@ def run(
                 recipe.epochs * trainer.steps_per_epoch,
                 f"epoch {position.epoch + 1} of {recipe.epochs}, loss {logs['loss']:.4f}",
             )
-            if len(rows) and (position.total % LOG_EVERY == 0 or position.total == 1):
+            if len(rows) and (before == 0 or position.total // LOG_EVERY > before // LOG_EVERY):
                 entry = {
                     "epoch": position.epoch + position.step / trainer.steps_per_epoch,
                     "step": position.total,

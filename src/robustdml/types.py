@@ -46,7 +46,8 @@ class Step:
 
     `memory` is the only state a defense may carry to its next step (it is checkpointed). `update` names the optimisers
     that step, `None` meaning all. `again` asks for another step on the same batch. `after_backward` sees the gradients
-    before they are cleared and returns the new memory.
+    before they are cleared and returns the new memory. `z` are the raw embeddings that the loss saw, with their graph:
+    rows of the batch [b d], or triplets [t 3 d] with the labels of their anchors; penalties and diagnoses read them.
     """
 
     loss: Float[Tensor, ""]
@@ -55,6 +56,8 @@ class Step:
     update: tuple[str, ...] | None = None
     again: bool = False
     after_backward: Callable[[], dict[str, Tensor]] | None = None
+    z: Float[Tensor, "b *k d"] | None = None
+    labels: Tensor | None = None
 
 
 @dataclass(frozen=True)

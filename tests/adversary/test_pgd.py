@@ -183,6 +183,40 @@ def test_tuples_are_attacked_together_and_embedded_one_by_one():
     torch.testing.assert_close(apart.flatten(0, 1), flat, atol=1e-14, rtol=0)
 
 
+def counted(steps, values, saturation=1e-3):
+    """Steps that a search takes on an energy with these means."""
+    taken = []
+
+    def energy(z, unit, step):
+        taken.append(step)
+        return 0 * z.sum(dim=1) + values[step]
+
+    attack(Adversary(Linf(0.1), Pgd(steps, 0.01, saturation=saturation)), linear(), blobs()[0], energy)
+    return len(taken)
+
+
+def test_a_saturated_search_ends_after_the_step_that_shows_it():
+    assert counted(4, [5.0, 4.0, 3.0, 3.0]) == 4
+    assert counted(6, [5.0, 4.0, 4.0005, 2.0, 1.0, 0.0]) == 3
+    assert counted(6, [-1.0, 4.0, 4.0, 2.0, 1.0, 0.0]) == 1  # the value before the first is taken for -1
+    assert counted(6, [4.0] * 6, saturation=None) == 6
+
+
+def test_without_saturation_the_search_is_the_same():
+    embedder, images = network(), blobs()[0]
+    found = [
+        attack(Adversary(Linf(0.1), Pgd(5, 0.03, saturation=s)), embedder, images, away(embedder, images))
+        for s in (None, 1e-12)
+    ]
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("saturation", [0.0, -1e-7, float("nan")])
+def test_a_saturation_must_be_positive(saturation):
+    with pytest.raises(ValueError, match=rf"saturation > 0, or None to take all steps, got {saturation}"):
+        Pgd(3, 0.1, saturation=saturation)
+
+
 @pytest.mark.parametrize("steps", [0, -3])
 def test_a_search_without_steps_is_refused(steps):
     with pytest.raises(ValueError, match=rf"Pgd needs steps >= 1, got {steps}\. For no attack at all use eps = 0"):

@@ -21,15 +21,10 @@ PENDING = {
         r"(xi|eccv_schedule|class)/",
     ],
     "defenses": [
-        r"(ses|rest|amd|ramd|amdsemi|mmt|tbc|acap|hm|freeat)_[^.]*\.",
-        r"act_(margin|snr|barlow|adapt_contrast)\.",
-        r"(lga|barlow|svdreg)\.",
+        r"hm_[^.]*\.",
+        r"lga\.",
     ],
-    "losses": [
-        r"(ptripletBT|barlow)\.",
-        r"diag/",
-        r"svdreg\d+/",
-    ],
+    "losses": [],
     "metrics": [],
     "miners": [],
     "models_c2f2": [],

@@ -1,10 +1,15 @@
 """Published losses: value and gradient on given triplets."""
 
+import re
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
 
+from robustdml.defenses import ClasswiseBarlow, Penalised, Plain, SingularValues
+from robustdml.defenses.terms import Constraint
+from robustdml.diagnosis import batch_efficiency, gradient_cosines
 from robustdml.distance import Cosine
 from robustdml.draws import Draws
 from robustdml.losses import (
@@ -22,7 +27,8 @@ from robustdml.losses import (
     Triplet,
 )
 from robustdml.mining import Switched
-from robustdml.types import Triplets
+from robustdml.models.embedder import Embedder
+from robustdml.types import Batch, Triplets
 from tests.golden.cases import DISTANCE, GivenTriplets, for_each
 
 FILE = "losses"
@@ -50,6 +56,7 @@ SWITCHED = ("ptriplet_switched", "pcontrast_switched")
 RAW = ("raw_ptriplet", "raw_pcontrast")
 FAMILIES = (*LOSSES, *OF_ALL_ROWS, *SWITCHED, *RAW, "pmargin", "pquad", "infonce")
 COVERS = [rf"({'|'.join(FAMILIES)})\.[CEN]/", r"set/", r"cases$"]
+COVERS += [r"(ptripletBT|barlow)\.", r"diag/", r"svdreg\d+/"]
 
 
 def of_families(names):
@@ -155,3 +162,65 @@ def test_every_case_of_these_families_was_checked(golden, case):
 def test_a_missing_key_is_an_error(golden):
     with pytest.raises(KeyError):
         golden.tensor("no such key")
+
+
+# ---- penalties and diagnoses
+
+
+@for_each(of_families(("barlow", "ptripletBT")))
+def test_barlow_twins_equal_the_published_ones(golden, case):
+    """Even rows against odd rows; as a loss, 1e-5 times that beside the triplet loss."""
+    family, _, z, labels, triplets = read(golden, case)
+    if family == "barlow":
+        value = ClasswiseBarlow()(z, labels)
+    else:
+        batch = Batch(torch.zeros(len(z), 1, 1, 1), labels, torch.arange(len(z)), triplets)
+        step = Penalised(Plain(), ClasswiseBarlow())(
+            Given(z), Triplet(), batch, memory={}, progress=0.0, draws=Draws(0), mean=lambda x: x
+        )
+        value = step.loss
+    check(golden, case, value, *torch.autograd.grad(value, z))
+
+
+class Given(Embedder):
+    """An embedder that returns the recorded embeddings whatever it is shown."""
+
+    def __init__(self, z):
+        super().__init__()
+        self.z, self.dim = z, z.shape[1]
+
+    def forward(self, images):
+        return self.z
+
+
+def constraints(golden):
+    return sorted({key.rsplit("/", 1)[0] for key in golden.arrays if key.startswith("svdreg")})
+
+
+@for_each(constraints)
+def test_constraints_on_singular_values_equal_the_published_ones(golden, case):
+    number, subset, scale = re.fullmatch(r"svdreg(\d+)/([^/]+)/scale([^/]+)", case).groups()
+    z = golden.tensor(f"set/{subset}/emb").requires_grad_()
+    penalty = SingularValues((get_args(Constraint)[int(number) - 1],))
+    value = penalty(float(scale) * z, golden.tensor(f"set/{subset}/labels"))
+    (gradient,) = torch.autograd.grad(value, z)
+    torch.testing.assert_close(value.detach(), golden.tensor(f"{case}/value"), atol=1e-12, rtol=1e-6)
+    expected = golden.tensor(f"{case}/gradsum_abs")
+    torch.testing.assert_close(
+        gradient.abs().sum() / float(scale), expected, atol=1e-12, rtol=1e-4 if float(scale) < 1 else 1e-6
+    )
+
+
+@for_each(lambda golden: [f"diag/{s}" for s in golden.under("diag/")])
+def test_diagnoses_equal_the_published_ones(golden, case):
+    subset = case.split("/")[1]
+    triplets = Triplets(*golden.tensor(f"set/{subset}/triplets").unbind(dim=1))
+    clean, moved = (
+        torch.stack(triplets.of(torch.nn.functional.normalize(golden.tensor(key), dim=1)), dim=1)
+        for key in (f"set/{subset}/emb", f"{case}/adv_emb")
+    )
+    cosines = gradient_cosines(clean, moved, "as-published").T.flatten()
+    torch.testing.assert_close(cosines, golden.tensor(f"{case}/cosine_only"), atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        batch_efficiency(clean, moved), golden.tensor(f"{case}/batcheff_only"), atol=1e-9, rtol=0
+    )

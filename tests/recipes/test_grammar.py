@@ -1,10 +1,28 @@
 """RobRank's experiment strings."""
 
+from dataclasses import replace
+
 import pytest
 
-from robustdml.adversary import Adversary, Linf, Pgd
+from robustdml.adversary import Linf, Pgd
 from robustdml.data import Fashion, Mnist
-from robustdml.defenses import AntiCollapse, Plain, ShiftTraining
+from robustdml.defenses import (
+    AdaptedAntiCollapse,
+    AlternatingCollapse,
+    AnchoredMinMax,
+    AnchoredShiftTraining,
+    AntiCollapse,
+    ClasswiseBarlow,
+    FreeTraining,
+    MinMax,
+    Mixture,
+    Penalised,
+    Plain,
+    ShiftSuppression,
+    ShiftTraining,
+    StoppedMinMax,
+    TripletCollapse,
+)
 from robustdml.distance import Cosine, Euclidean, Spherical
 from robustdml.losses import (
     Contrastive,
@@ -25,25 +43,105 @@ from robustdml.models import C2F2, LeNet
 from robustdml.recipe import Sgd, recipe_from_json, recipe_to_json
 from robustdml.recipes.grammar import from_string
 from robustdml.recipes.loss_names import PARTS
-from robustdml.recipes.robrank import ADVERSARY_28, act_fashion_c2f2, est_mnist_c2f2
+from robustdml.recipes.robrank import (
+    ADVERSARY_28,
+    ADVERSARY_224,
+    act_fashion_c2f2,
+    amd_fashion_c2f2,
+    amdsemi_fashion_c2f2,
+    est_mnist_c2f2,
+    freeat_fashion_c2f2,
+    ramd_fashion_c2f2,
+    training_adversary,
+)
+from robustdml.recipes.suffixes import SUFFIXES, defended
 
 WEIGHTED = DistanceWeighted(0.0, 2.0, True)
 SEMIHARD = PmlMiner("TripletMarginMiner", {"margin": 1.0, "type_of_triplets": "semihard"}, True)
-FGSM = Adversary(Linf(77 / 255), Pgd(1, 77 / 255))
+FGSM = replace(ADVERSARY_28, search=Pgd(1, 77 / 255))
+SEVEN = replace(ADVERSARY_28, search=Pgd(7, 3 / 255))
+SATURATED = replace(ADVERSARY_28, search=Pgd(32, 3 / 255, saturation=1e-7))
+EXPECTED = {
+    "": Plain(),
+    "d": ShiftTraining(ADVERSARY_28),
+    "df": ShiftTraining(FGSM),
+    "e": ShiftSuppression(ADVERSARY_28),
+    "r": AnchoredShiftTraining(ADVERSARY_28),
+    "p": AntiCollapse(ADVERSARY_28),
+    "pf": AntiCollapse(FGSM),
+    "px": Mixture(AntiCollapse(ADVERSARY_28), Plain(), 0.5),
+    "pa": AdaptedAntiCollapse(ADVERSARY_28),
+    "pbt": Penalised(AntiCollapse(ADVERSARY_28), ClasswiseBarlow(1e-5, 0.005, 3)),
+    "m": MinMax(ADVERSARY_28),
+    "t": TripletCollapse(ADVERSARY_28),
+    "a": AlternatingCollapse(ADVERSARY_28),
+    "amd": MinMax(SEVEN),
+    "ramd": AnchoredMinMax(SEVEN),
+    "amdsemi": StoppedMinMax(SATURATED),
+    "amdsemiaap": StoppedMinMax(SATURATED, structure=1.0),
+    "amdsemiact": Mixture(AntiCollapse(ADVERSARY_28), StoppedMinMax(SATURATED), 0.5),
+    "fatnone": FreeTraining(Linf(0.0), 3 / 255, 4),
+    "fatamd": FreeTraining(Linf(77 / 255), 3 / 255, 4),
+    "fatamdsemi": FreeTraining(Linf(77 / 255), 3 / 255, 4, forget_above=-0.2),
+}
+
+
+@pytest.mark.parametrize("suffix", EXPECTED)
+def test_the_suffix_of_the_model_is_the_defense(suffix):
+    recipe = from_string(f"fashion:rc2f2{suffix}:ptripletN")
+    assert recipe.defense == EXPECTED[suffix]
+    assert recipe.epochs == (2 if suffix.startswith("fat") else 8)
+    assert recipe_from_json(recipe_to_json(recipe)) == recipe
+
+
+def test_every_suffix_is_tested():
+    assert SUFFIXES.keys() == EXPECTED.keys()
+
+
+def test_the_budget_follows_the_images_and_seven_steps_are_for_one_backbone():
+    for shape in ((3, 224, 224), (3, 32, 32), None):
+        assert training_adversary(shape) == ADVERSARY_224
+    assert training_adversary((1, 28, 28)) == ADVERSARY_28
+    assert training_adversary((1, 28, 28), eps=2 / 255, steps=5).search == Pgd(5, 2 / 255)
+    assert defended("rres18", "amd", ADVERSARY_224) == MinMax(ADVERSARY_224)
+    assert defended("rc2f2", "amd", ADVERSARY_28) == MinMax(SEVEN)
+    assert from_string("fashion:rlenetamd:ptripletN").defense == MinMax(ADVERSARY_28)
+    assert from_string("fashion:rlenetfatamd:ptripletN").epochs == 4
 
 
 @pytest.mark.parametrize(
-    ("suffix", "defense"),
+    ("text", "inner"),
     [
-        ("", Plain()),
-        ("d", ShiftTraining(ADVERSARY_28)),
-        ("df", ShiftTraining(FGSM)),
-        ("p", AntiCollapse(ADVERSARY_28)),
-        ("pf", AntiCollapse(FGSM)),
+        ("rc2f2:ptripletBTN", Plain()),
+        ("rc2f2d:pstripletBTN", ShiftTraining(ADVERSARY_28)),
+        ("rc2f2amd:ptripletBTN", MinMax(SEVEN)),
+        ("rc2f2pbt:ptripletBTN", AntiCollapse(ADVERSARY_28)),
     ],
 )
-def test_the_suffix_of_the_model_is_the_defense(suffix, defense):
-    assert from_string(f"fashion:rc2f2{suffix}:ptripletN").defense == defense
+def test_barlow_twins_in_the_name_of_the_loss_are_a_penalty_once(text, inner):
+    recipe = from_string(f"fashion:{text}")
+    assert recipe.defense == Penalised(inner, ClasswiseBarlow())
+    assert recipe.loss == from_string(f"fashion:{text.replace('BT', '')}").loss
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ("rc2f2dco", "robustdml diagnose RUN --defenses EST"),
+        ("rlenetpbe", "robustdml diagnose RUN --defenses ACT"),
+        ("rc2f2ghmetsmi", "comes in a later version"),
+        ("rc2f2rhklrm", "comes in a later version"),
+        ("rc2f2hmix", "comes in a later version"),
+    ],
+)
+def test_names_without_a_recipe_are_refused_with_the_reason(network, said):
+    with pytest.raises(ValueError, match=f"^fashion:{network}:ptripletN: .*{said}"):
+        from_string(f"fashion:{network}:ptripletN")
+
+
+def test_a_defense_that_cannot_train_the_loss_says_why():
+    with pytest.raises(ValueError, match="StoppedMinMax needs the triplet loss"):
+        from_string("fashion:rc2f2amdsemi:pcontrastN")
 
 
 def test_data_set_and_network():
@@ -138,7 +236,14 @@ def test_every_combination_is_a_recipe_that_survives_json():
 
 
 def test_strings_are_the_named_recipes():
-    for text, named in (("fashion:rc2f2p:ptripletN", act_fashion_c2f2()), ("mnist:rc2f2d:ptripletN", est_mnist_c2f2())):
+    for text, named in (
+        ("fashion:rc2f2p:ptripletN", act_fashion_c2f2()),
+        ("mnist:rc2f2d:ptripletN", est_mnist_c2f2()),
+        ("fashion:rc2f2amd:ptripletN", amd_fashion_c2f2()),
+        ("fashion:rc2f2ramd:ptripletN", ramd_fashion_c2f2()),
+        ("fashion:rc2f2amdsemi:ptripletN", amdsemi_fashion_c2f2()),
+        ("fashion:rc2f2fatamd:ptripletN", freeat_fashion_c2f2()),
+    ):
         recipe = from_string(text)
         for field in ("data", "model", "loss", "defense", "batches", "optimiser", "epochs", "paper"):
             assert getattr(recipe, field) == getattr(named, field), field

@@ -5,9 +5,11 @@ import json
 import pytest
 
 from robustdml.data import DataError, Folder
+from robustdml.defenses import Plain
 from robustdml.recipe import recipe_from_json, recipe_to_json
 from robustdml.recipes import adjusted, check_resumed, recipe, recipes
 from robustdml.recipes.papers import BIBTEX, TITLES, bibtex
+from robustdml.recipes.robrank import in_fewer_steps
 
 
 def test_every_recipe_is_called_what_it_calls_itself_and_survives_json():
@@ -24,6 +26,19 @@ def test_a_recipe_from_a_name_a_string_a_file_and_a_folder(tmp_path):
     (tmp_path / "recipe.json").write_text(json.dumps(recipe_to_json(made)))
     assert recipe(str(tmp_path)) == recipe(str(tmp_path / "recipe.json")) == made
     assert recipe("fashion:rc2f2p:ptripletN").name == "fashion-rc2f2p-ptripletN"
+
+
+def test_quick_recipes_keep_the_reach_and_say_how_they_depart():
+    for name in ("est-fashion-c2f2", "act-fashion-c2f2", "amdsemi-fashion-c2f2", "act-mnist-c2f2"):
+        whole, quick = recipe(name), recipe(f"{name}-quick")
+        assert (quick.precision, type(quick.defense)) == ("bf16", type(whole.defense))
+        searches = [r.defense.adversary.search for r in (whole, quick)]
+        assert [s.steps for s in searches] == [32, 8]
+        assert searches[0].steps * searches[0].step_size == pytest.approx(searches[1].steps * searches[1].step_size)
+        assert searches[0].saturation == searches[1].saturation
+        assert quick.note
+    with pytest.raises(ValueError, match="in_fewer_steps needs EST, ACT or AMD-semi, got Plain"):
+        in_fewer_steps(Plain(), 8)
 
 
 def test_unknown_recipes():

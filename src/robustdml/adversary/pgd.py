@@ -18,6 +18,14 @@ def input_gradient(energy: PixelEnergy, x: Tensor, unit: Tensor, step: int) -> T
     return gradient
 
 
+def value_and_gradient(energy: PixelEnergy, x: Tensor, unit: Tensor, step: int) -> tuple[float, Tensor]:
+    """Mean energy of the rows, and the gradient of their sum."""
+    x = x.detach().requires_grad_()
+    values = energy(x, unit, step)
+    (gradient,) = torch.autograd.grad(values.sum(), x)
+    return float(values.detach().mean()), gradient
+
+
 def usable(gradient: Tensor) -> Tensor:
     """NaN becomes 0: an image must not turn into NaN and pass for a broken model; `audit` counts such gradients."""
     return gradient.nan_to_num(nan=0.0)
@@ -31,17 +39,23 @@ class Pgd:
         steps: number of gradients. A single step uses the whole radius as its size (FGSM), as published.
         step_size: in units of the ball's norm.
         random_start: begin at a uniform point of the ball instead of its centre.
+        saturation: stop after a step before which the mean energy had changed by less than this since the step
+            before, the first compared with -1 (RobDML: 1e-7). For energies that end in a plateau, where further steps
+            move nothing; it looks at all rows together, so they depend on their batch. `None`: never.
     """
 
     steps: int
     step_size: float
     random_start: bool = False
+    saturation: float | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"Pgd needs steps >= 1, got {self.steps}. For no attack at all use eps = 0.")
         if not 0 <= self.step_size < float("inf"):
             raise ValueError(f"Pgd needs a finite step_size >= 0, got {self.step_size}.")
+        if self.saturation is not None and not self.saturation > 0:
+            raise ValueError(f"Pgd needs saturation > 0, or None to take all steps, got {self.saturation}.")
 
     @property
     def gradients(self) -> int:
@@ -64,7 +78,15 @@ class Pgd:
         size = ball.eps if self.steps == 1 else self.step_size
         if self.random_start:
             x = ball.sample(centre, draws=draws, index=index)
+        before = -1.0
         for step in range(self.steps):
-            gradient = usable(input_gradient(energy, x, unit, step))
-            x = ball.project(x - size * ball.direction(gradient), centre)
+            if self.saturation is None:
+                gradient = input_gradient(energy, x, unit, step)
+            else:
+                now, gradient = value_and_gradient(energy, x, unit, step)
+            x = ball.project(x - size * ball.direction(usable(gradient)), centre)
+            if self.saturation is not None:
+                if abs(now - before) < self.saturation:
+                    break
+                before = now
         return x

@@ -18,6 +18,7 @@ VERBS = {
     "evaluate": "clean retrieval scores of a model",
     "attack": "one attack on a model",
     "benchmark": "a profile of attacks and the score ERS of a model",
+    "diagnose": "how defenses change the gradients of triplets: tables and a figure, nothing trained",
     "report": "one self-contained HTML page from result files",
     "compare": "a table of runs, with published figures if wanted",
     "list": "recipes, losses, miners, distances, models, datasets, defenses, attacks, profiles, metrics, …",

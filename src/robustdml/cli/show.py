@@ -134,3 +134,33 @@ def data(found: Json) -> list[str]:
         [f"published: {', '.join(f'{n} {role}' for role, n in found['expected'].items())}"] if found["expected"] else []
     )
     return [f"{found['name']}: {state}", *expected, "looked in:" if places else "needs no files", *places, *problem]
+
+
+def diagnosis(value: Json, out: Path) -> list[str]:
+    """How defenses change the gradients of triplets."""
+    asked = value["diagnosis"]
+    adversary = _budgets(asked, set())
+    head = [
+        f"{value.get('name', 'model')} on {value['dataset']}: {asked['triplets']} triplets of training images",
+        *adversary,
+        f"cosines between clean and moved gradients ({asked['normalisation']}); efficiency is the gain of hardness",
+    ]
+    rows = []
+    for name, statistics in value["statistics"].items():
+        for place, (statistic, s) in enumerate(statistics.items()):
+            low, middle, high = s["quartiles"]
+            rows.append(
+                [
+                    name if place == 0 else "",
+                    f"gradient to the {statistic}" if statistic != "efficiency" else "batch efficiency",
+                    f"{s['mean']:.3f}",
+                    f"{s['sd']:.3f}",
+                    f"{low:.3f}",
+                    f"{middle:.3f}",
+                    f"{high:.3f}",
+                    _percent(s["below_zero"]),
+                ]
+            )
+    columns = ["defense", "statistic", "mean", "sd", "25 %", "median", "75 %", "below 0, %"]
+    files = ", ".join(str(out / f"diagnosis.{suffix}") for suffix in ("json", "npz", "png", "svg"))
+    return [*head, *table(columns, rows, left=2), f"written: {files}"]

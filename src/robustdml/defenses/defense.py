@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robustdml.draws import Draws
-from robustdml.losses import Loss, TripletLoss
+from robustdml.losses import Loss, Triplet, TripletLoss
 from robustdml.losses.tuples import mine
 from robustdml.models.embedder import Embedder, frozen
 from robustdml.types import Batch, Step, Triplets
@@ -48,10 +48,30 @@ def clean_embeddings(embedder: Embedder, images: Float[Tensor, "b c h w"]) -> Fl
 
 def mined_on_clean(defense: Defense, embedder: Embedder, loss: Loss, batch: Batch, draws: Draws) -> Triplets:
     """The triplets a tuple-level defense perturbs: those of the data, else mined on clean embeddings."""
-    loss = needs_triplets(defense, loss)
+    needs_triplets(defense, loss)
     if batch.triplets is not None:
         return batch.triplets
-    return mine(loss, clean_embeddings(embedder, batch.images), batch.labels, draws=draws, index=batch.index)
+    return mined(defense, loss, clean_embeddings(embedder, batch.images), batch, draws)
+
+
+def mined(defense: Defense, loss: Loss, z: Float[Tensor, "b d"], batch: Batch, draws: Draws) -> Triplets:
+    """The same among embeddings of the batch that are there already."""
+    loss = needs_triplets(defense, loss)
+    return batch.triplets or mine(loss, z, batch.labels, draws=draws, index=batch.index)
+
+
+def needs_margin(defense: Defense, loss: Loss, why: str) -> Triplet:
+    """`loss`, if it is the triplet loss, whose margin a step may ask for or replace.
+
+    Raises:
+        ValueError: saying for what the margin is needed.
+    """
+    if isinstance(loss, Triplet):
+        return loss
+    raise ValueError(
+        f"{type(defense).__name__} needs the triplet loss: {why}. Got {type(loss).__name__}; use Triplet, or MinMax or "
+        "AntiCollapse, which take any loss on triplets."
+    )
 
 
 def needs_triplets(defense: Defense, loss: Loss) -> TripletLoss:

@@ -28,7 +28,8 @@ class Plain:
     ) -> Step:
         """One forward pass; the loss mines on it."""
         z = embedder(batch.images)
-        return Step(loss(z, batch.labels, batch.triplets, draws=draws, index=batch.index), memory=memory)
+        value = loss(z, batch.labels, batch.triplets, draws=draws, index=batch.index)
+        return Step(value, memory=memory, z=z, labels=batch.labels)
 
     def check(self, loss: Loss) -> None:
         """Any loss will do."""

@@ -86,3 +86,15 @@ def frozen(module: nn.Module) -> Iterator[None]:
             m.training = training
         for p, requires_grad in wanted:
             p.requires_grad_(requires_grad)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode with gradients to weights, and the modes as before afterwards."""
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, training in modes:
+            m.training = training

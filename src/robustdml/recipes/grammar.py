@@ -1,30 +1,26 @@
 """RobRank's experiment strings, `dataset:model:loss`, as recipes (arXiv:2106.03614).
 
 `fashion:rc2f2p:ptripletN` is Fashion-MNIST, the ranking network C2F2 with ACT (suffix p), and the triplet loss on SPC-2
-pairs with random negatives, ranked on the unit sphere (N).
+pairs with random negatives, ranked on the unit sphere (N). Suffixes are in `suffixes.py`.
 """
 
-from robustdml.adversary import Adversary, Linf, Pgd
+import re
+
 from robustdml.data.idx import Fashion, Mnist
-from robustdml.defenses import AntiCollapse, Defense, Plain, ShiftTraining
+from robustdml.defenses import FreeTraining, ShiftTraining
 from robustdml.losses import Loss, Margin
 from robustdml.models import C2F2, LeNet, Model
 from robustdml.recipe import Adam, Recipe, Sgd
 from robustdml.recipes.loss_names import named_loss
+from robustdml.recipes.robrank import training_adversary
+from robustdml.recipes.suffixes import SUFFIXES, defended, meaningless, with_barlow
 from robustdml.serial import nearest
 
 DATASETS: dict[str, type[Mnist] | type[Fashion]] = {"mnist": Mnist, "fashion": Fashion}
 BACKBONES: dict[str, tuple[Model, int]] = {"rc2f2": (C2F2(512), 8), "rlenet": (LeNet(128), 16)}
 """Network and epochs: upstream halves the 16 epochs for pairs, but not those of rlenet."""
-_FULL = Adversary(Linf(77 / 255), Pgd(steps=32, step_size=3 / 255))
-_ONE_STEP = Adversary(Linf(77 / 255), Pgd(steps=1, step_size=77 / 255))
-SUFFIXES: dict[str, Defense] = {
-    "": Plain(),
-    "d": ShiftTraining(_FULL),
-    "df": ShiftTraining(_ONE_STEP),
-    "p": AntiCollapse(_FULL),
-    "pf": AntiCollapse(_ONE_STEP),
-}
+_BARLOW = re.compile(r"tripletBT(?=N$)")
+"""Upstream's loss with Barlow twins is a penalty of the defense here: so it goes with every defense."""
 
 
 def from_string(text: str) -> Recipe:
@@ -42,15 +38,23 @@ def from_string(text: str) -> Recipe:
     dataset, network, loss = parts
     if dataset not in DATASETS:
         raise ValueError(_unknown("data set", dataset, text, list(DATASETS)))
-    models = {base + suffix: (base, defense) for base in BACKBONES for suffix, defense in SUFFIXES.items()}
+    models = {base + suffix: (base, suffix) for base in BACKBONES for suffix in SUFFIXES}
     if network not in models:
-        raise ValueError(_unknown("model", network, text, list(models)))
-    base, defense = models[network]
+        why = meaningless(network, list(BACKBONES))
+        raise ValueError(f"{text}: {why}" if why else _unknown("model", network, text, list(models)))
+    base, suffix = models[network]
     model, epochs = BACKBONES[base]
-    trained = _loss(loss, text)
+    data = DATASETS[dataset]()
+    defense = defended(base, suffix, training_adversary(data.shape))
+    if isinstance(defense, FreeTraining):
+        epochs //= defense.repeats
+    plain_loss = _BARLOW.sub("triplet", loss)
+    if plain_loss != loss:
+        defense = with_barlow(defense)
+    trained = _loss(plain_loss, text)
     return Recipe(
         name=text.replace(":", "-"),
-        data=DATASETS[dataset](),
+        data=data,
         model=model,
         loss=trained,
         defense=defense,

@@ -1,0 +1,70 @@
+"""Two defenses taking turns."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from robustdml.defenses.defense import Defense, Mean
+from robustdml.draws import Draws
+from robustdml.losses import Loss
+from robustdml.models.embedder import Embedder
+from robustdml.types import Batch, Step
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """At every batch a coin decides which of two defenses makes the step (RobRank's suffixes `px` and `amdsemiact`).
+
+    The coin depends on seed and step alone: it is the same on all processes and for all parts of a batch. Each defense
+    remembers only its own steps.
+
+    Args:
+        share: probability of the first.
+    """
+
+    first: Defense
+    second: Defense
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"Mixture needs a share in [0, 1], got {self.share}.")
+
+    def __call__(
+        self,
+        embedder: Embedder,
+        loss: Loss,
+        batch: Batch,
+        *,
+        memory: dict[str, Tensor],
+        progress: float,
+        draws: Draws,
+        mean: Mean,
+    ) -> Step:
+        """The step of the defense whose turn it is; it keeps the turn while it asks for the batch again."""
+        zero = torch.zeros(1, dtype=torch.long, device=batch.images.device)
+        first = bool(draws.uniform("mixture", zero, (), torch.float64) < self.share)
+        if "turn" in memory:
+            first = bool(memory["turn"])
+        chosen, name = (self.first, "first.") if first else (self.second, "second.")
+        own = {k.removeprefix(name): v for k, v in memory.items() if k.startswith(name)}
+        step = chosen(embedder, loss, batch, memory=own, progress=progress, draws=draws, mean=mean)
+
+        def kept(new: dict[str, Tensor]) -> dict[str, Tensor]:
+            others = {k: v for k, v in memory.items() if k != "turn" and not k.startswith(name)}
+            turn = {"turn": zero[0] + first} if step.again else {}
+            return others | {name + k: v for k, v in new.items()} | turn
+
+        after = step.after_backward
+        return replace(
+            step,
+            logs=step.logs | {"first": float(first)},
+            memory=kept(step.memory),
+            after_backward=None if after is None else lambda: kept(after()),
+        )
+
+    def check(self, loss: Loss) -> None:
+        """Both must be able to train it."""
+        self.first.check(loss)
+        self.second.check(loss)

@@ -1,0 +1,101 @@
+"""Adversarial training for free."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from robustdml.adversary import Linf
+from robustdml.defenses import FreeTraining
+from robustdml.draws import Draws
+from robustdml.losses import Triplet
+from robustdml.types import Batch
+from tests.toys import blobs, linear
+
+FREE = FreeTraining(Linf(0.05), 0.03, repeats=3)
+
+
+def batch(pairs=4, seed=0):
+    images, labels = blobs(pairs, 2, seed=seed)
+    return Batch(images, labels, torch.arange(2 * pairs))
+
+
+def on_batch(defense, embedder, given, memory, lr=0.0):
+    """All repeats on one batch; the memory afterwards, and the embeddings of every repeat."""
+    seen, again = [], True
+    while again:
+        taken = defense(
+            embedder, Triplet(margin=1.0), given, memory=memory, progress=0.0, draws=Draws(0), mean=lambda t: t
+        )
+        embedder.zero_grad()
+        taken.loss.backward()
+        memory, again = taken.after_backward(), taken.again
+        with torch.no_grad():
+            for p in embedder.parameters():
+                p.sub_(lr * p.grad)
+        seen.append(taken.z.detach())
+    return memory, seen
+
+
+def test_repeats_see_the_same_triplets_and_a_growing_loss():
+    embedder = linear()
+    memory, seen = on_batch(FREE, embedder, batch(), {})
+    values = [float(Triplet(margin=1.0).on_triplets(z)) for z in seen]
+    assert len(values) == 3
+    assert values == sorted(values)
+    assert values[0] < values[-1]
+    assert set(memory) == {"perturbation"}
+    assert memory["perturbation"].shape == (4, 3, 1, 4, 4)
+    assert 0.04 < float(memory["perturbation"].abs().max()) <= 0.05 + 1e-15
+
+
+def test_the_perturbation_starts_where_the_last_batch_left_it():
+    embedder = linear()
+    memory, _ = on_batch(FREE, embedder, batch(), {})
+    _, fresh = on_batch(FREE, embedder, batch(seed=1), {})
+    _, carried = on_batch(FREE, embedder, batch(seed=1), memory)
+    assert not torch.allclose(fresh[0], carried[0])
+
+
+def test_smaller_and_larger_batches_use_the_leading_places():
+    embedder = linear()
+    memory, _ = on_batch(FREE, embedder, batch(4), {})
+    smaller, _ = on_batch(FREE, embedder, batch(2, seed=1), memory)
+    assert torch.equal(smaller["perturbation"][2:], memory["perturbation"][2:])
+    assert not torch.equal(smaller["perturbation"][:2], memory["perturbation"][:2])
+    larger, _ = on_batch(replace(FREE, step_size=0.0), embedder, batch(5), memory)
+    assert torch.equal(larger["perturbation"][:4], memory["perturbation"])
+    assert float(larger["perturbation"][4:].abs().max()) == 0.0
+
+
+def test_hard_triplets_lose_their_perturbation():
+    embedder = linear()
+    every, _ = on_batch(replace(FREE, forget_above=-2.1), embedder, batch(), {})
+    assert float(every["perturbation"].abs().max()) == 0.0
+    none, _ = on_batch(replace(FREE, forget_above=2.1), embedder, batch(), {})
+    assert torch.equal(none["perturbation"], on_batch(FREE, embedder, batch(), {})[0]["perturbation"])
+
+
+def test_nothing_moves_where_the_pixel_is_clipped():
+    embedder, given = linear(), batch()
+    given = replace(given, images=torch.ones_like(given.images))
+    memory = {"perturbation": torch.full((4, 3, 1, 4, 4), 0.02, dtype=torch.float64)}
+    after, _ = on_batch(replace(FREE, repeats=1), embedder, given, memory)
+    assert torch.equal(after["perturbation"], memory["perturbation"])
+
+
+def test_a_part_of_a_batch_is_refused():
+    embedder = linear()
+    taken = FREE(embedder, Triplet(), batch(), memory={}, progress=0.0, draws=Draws(0), mean=lambda t: t)
+    taken.loss.backward()
+    with pytest.raises(ValueError, match="Set accumulate to 1"):
+        FREE(
+            embedder, Triplet(), batch(3), memory=taken.after_backward(), progress=0.0, draws=Draws(0),
+            mean=lambda t: t,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(("bad", "said"), [({"repeats": 0}, "repeats >= 1"), ({"step_size": -1.0}, "step_size >= 0")])
+def test_arguments_that_make_no_sense(bad, said):
+    with pytest.raises(ValueError, match=said):
+        replace(FREE, **bad)
