@@ -1,6 +1,6 @@
 """An attack: a goal pursued by an adversary against a fixed gallery."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +11,7 @@ from robustdml.attacks.goals import Goal
 from robustdml.attacks.scene import Scene
 from robustdml.deep_metric import DeepMetric
 from robustdml.draws import Draws
+from robustdml.models.embedder import frozen, in_float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ class Attack:
         perturbed = self.adversary(
             metric.embedder,
             images,
-            self.goal.energy(scene, aims),
+            self.goal.energy(_as_run(metric, scene, images), aims),
             achieved=self.goal.achieved(scene, aims),
             coupled=self.goal.coupled,
             draws=draws,
@@ -61,3 +62,14 @@ class Attack:
         shift = scene.distance.pairs(z, scene.clean)
         before = score(scene.clean) | {"shift": torch.zeros_like(shift)}
         return Outcome(perturbed, aims, before, score(z) | {"shift": shift})
+
+
+def _as_run(metric: DeepMetric, scene: Scene, images: Float[Tensor, "b c h w"]) -> Scene:
+    """The scene with clean embeddings as the embedder runs, which differ from the scored ones in bfloat16.
+
+    An attack that leaves its clean embedding would else begin by following the rounding.
+    """
+    if in_float32(metric.embedder) is metric.embedder:
+        return scene
+    with frozen(metric.embedder), torch.no_grad():
+        return replace(scene, clean=metric.embedder(images))
