@@ -181,7 +181,7 @@ def test_a_distance_without_a_counterpart_is_named():
         def place(self, z):
             return z
 
-        matrix = pairs = against = resolution = place
+        matrix = pairs = against = resolution = rounding = place
 
     with pytest.raises(ValueError, match=r"has no distance like Odd\(\)"):
         Pml("TripletMarginLoss", {}, Odd()).build(4, 8)
