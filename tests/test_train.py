@@ -16,10 +16,11 @@ from robustdml.distance import Spherical
 from robustdml.losses import Contrastive, Triplet
 from robustdml.mining import Random
 from robustdml.models import Pixels, SmallConv
+from robustdml.monitors import warn_of_collapse
 from robustdml.recipe import Adam, Validation
 from robustdml.recipes.digits import act_digits_small, plain_digits_small
 from robustdml.runs import RunFolder, checkpoint, read_weights
-from robustdml.train import _warn_of_collapse, prepare, restore, train
+from robustdml.train import prepare, restore, train
 from robustdml.types import RunReference
 
 
@@ -82,7 +83,7 @@ def test_accumulated_parts_weigh_as_much_as_their_pairs(tmp_path):
     gradients = []
     for parts in (1, 2, 3):
         trainer = prepare(replace(recipe, accumulate=parts), data, Accelerator(cpu=True))
-        trainer.step(trainer.batches()[0])
+        trainer.step(next(trainer.loaded(trainer.batches())))
         gradients.append([p.grad.clone() for p in trainer.embedder.parameters()])
     for other in gradients[1:]:
         for a, b in zip(gradients[0], other, strict=True):
@@ -137,7 +138,7 @@ def test_collapse_is_said_in_words(tmp_path):
     for p in trainer.embedder.parameters():
         p.data.zero_()
     with pytest.warns(UserWarning, match="collapsing"):
-        assert _warn_of_collapse({"step": 1.0, **trainer.monitors(trainer.batches()[0])})
+        assert warn_of_collapse({"step": 1.0, **trainer.monitors(next(trainer.loaded(trainer.batches())))})
 
 
 def test_a_model_without_weights_is_not_trained(tmp_path):
@@ -193,7 +194,7 @@ def test_a_loss_with_weights_is_seeded_clipped_and_restored():
     recipe = quick(plain_digits_small(), loss=Proxies(), clip=1e-3)
     first, second = (prepare(recipe, Digits().load(), Accelerator(cpu=True)) for _ in range(2))
     assert torch.equal(first.loss.proxies, second.loss.proxies)
-    first.step(first.batches()[0])
+    first.step(next(first.loaded(first.batches())))
     norms = [p.grad.norm() for p in [*first.embedder.parameters(), first.loss.proxies]]
     assert float(torch.stack(norms).norm()) <= 1.01e-3
     assert not torch.equal(first.loss.proxies, second.loss.proxies)
@@ -202,7 +203,7 @@ def test_a_loss_with_weights_is_seeded_clipped_and_restored():
 def test_weights_of_a_loss_come_back_from_a_checkpoint(tmp_path):
     recipe = quick(plain_digits_small(), loss=Proxies())
     trainer = prepare(recipe, Digits().load(), Accelerator(cpu=True))
-    trainer.step(trainer.batches()[0])
+    trainer.step(next(trainer.loaded(trainer.batches())))
     folder = RunFolder(tmp_path)
     folder.save(
         "epoch-0-step-1", trainer.embedder, trainer.loss, plain_digits_small(), trainer.state(), [{"memory": {}}]

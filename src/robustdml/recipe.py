@@ -12,6 +12,7 @@ from robustdml.adversary import BALLS, SEARCHES, Adversary
 from robustdml.data.batches import Spc2
 from robustdml.data.folder import Folder
 from robustdml.data.table import DATASETS, Dataset
+from robustdml.data.transforms import TRANSFORMS
 from robustdml.defenses import DEFENSES, Defense, Plain
 from robustdml.distance import DISTANCES
 from robustdml.losses import LOSSES, Loss
@@ -23,6 +24,7 @@ from robustdml.types import RunReference
 
 NOUNS: dict[str, Mapping[str, type]] = {
     "datasets": {**DATASETS, "folder": Folder},
+    "transforms": TRANSFORMS,
     "models": MODELS,
     "distances": DISTANCES,
     "miners": MINERS,
@@ -81,6 +83,8 @@ class Recipe:
         precision: "bf16" runs the network in bfloat16 with channels last; weights, losses and ranking stay fp32.
         accumulate: parts into which a batch is cut, each mined on its own, before one optimiser step.
         clip: largest global norm of the gradient, `None` for no clipping.
+        damaged: whether an image that cannot be decoded stops the training ("refuse"), or its pair is left out of the
+            step with a warning ("skip").
         paper: key of the publication it reproduces.
         note: how it departs from that.
 
@@ -102,6 +106,7 @@ class Recipe:
     precision: Literal["fp32", "bf16"] = "fp32"
     accumulate: int = 1
     clip: float | None = None
+    damaged: Literal["refuse", "skip"] = "refuse"
     seed: int = 0
     paper: str = ""
     note: str = ""

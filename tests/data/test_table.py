@@ -20,13 +20,13 @@ def test_every_data_set_keeps_the_protocol():
 
 @pytest.mark.parametrize(
     ("wrong", "meant"),
-    [("fashon", "Did you mean fashion?"), ("MNIST", "Did you mean mnist?"), ("xyz", "'xyz'. Known:")],
+    [("fashon", "Did you mean fashion?"), ("MNIST", "Did you mean mnist or omniglot?"), ("xyz", "'xyz'. Known:")],
 )
 def test_unknown_names_are_answered_with_the_nearest(wrong, meant):
     with pytest.raises(ValueError, match="There is no data set") as caught:
         dataset(wrong)
     assert meant in str(caught.value)
-    assert "Known: digits, mnist, fashion, folder:PATH." in str(caught.value)
+    assert f"Known: {', '.join(DATASETS)}, folder:PATH." in str(caught.value)
 
 
 def test_a_folder_needs_a_path():

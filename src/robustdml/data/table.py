@@ -4,11 +4,20 @@ import difflib
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from robustdml.data import layout, sources
+from robustdml.data.cars import Cars
+from robustdml.data.cifar import Cifar10, Cifar100
+from robustdml.data.cifar_subset import Cifar100Subset
+from robustdml.data.cub import Cub
 from robustdml.data.digits import Digits
 from robustdml.data.errors import DataError
 from robustdml.data.folder import Folder
 from robustdml.data.idx import Fashion, Mnist
+from robustdml.data.imagenet import ImageNet
 from robustdml.data.images import ImageSet
+from robustdml.data.layout import Stored
+from robustdml.data.omniglot import Omniglot, OmniglotSmall
+from robustdml.data.sop import Sop
 from robustdml.plugins import installed
 
 
@@ -53,7 +62,20 @@ class Dataset(Protocol):
         ...
 
 
-DATASETS: dict[str, type[Digits] | type[Mnist] | type[Fashion]] = {"digits": Digits, "mnist": Mnist, "fashion": Fashion}
+DATASETS: dict[str, type[Dataset]] = {
+    "digits": Digits,
+    "mnist": Mnist,
+    "fashion": Fashion,
+    "cub": Cub,
+    "cars": Cars,
+    "sop": Sop,
+    "cifar10": Cifar10,
+    "cifar100": Cifar100,
+    "cifar100-250": Cifar100Subset,
+    "omniglot": Omniglot,
+    "omniglot-small": OmniglotSmall,
+    "imagenet": ImageNet,
+}
 
 
 def dataset(name: str) -> Dataset:
@@ -73,6 +95,28 @@ def dataset(name: str) -> Dataset:
     near = difflib.get_close_matches(name.lower(), [*known, "folder:PATH"], n=2, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(f"There is no data set {name!r}.{hint} Known: {', '.join(known)}, folder:PATH.")
+
+
+def unpack(name: str, archive: Path, root: Path | None = None) -> Path:
+    """Takes a data set out of an archive, checks it, and returns the folder it is in.
+
+    Raises:
+        DataError: if the archive is missing, damaged, unsafe or something else; nothing is changed then.
+        ValueError: if no archive holds this data set.
+    """
+    spec = dataset(name)
+    return layout.unpack(spec, archive, root) if isinstance(spec, Stored) else sources.unpack(name, archive, root)
+
+
+def download(name: str, root: Path | None = None, progress: sources.Progress = sources.silent) -> Path:
+    """Fetches a data set, checks it, and returns the folder it is in.
+
+    Raises:
+        DataError: if there is no open mirror, or it fails or sends something else.
+        ValueError: if there is nothing to fetch.
+    """
+    spec = dataset(name)
+    return layout.download(spec, root, progress) if isinstance(spec, Stored) else sources.download(name, root, progress)
 
 
 def describe(name: str, root: Path | None = None) -> dict[str, Any]:
