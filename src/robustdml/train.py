@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from robustdml.data.batches import cut
+from robustdml.data.batches import pairwise_parts
 from robustdml.data.cache import cached
 from robustdml.data.images import ImageSet
 from robustdml.data.loading import Loader, Views, workers_for
@@ -39,7 +39,7 @@ from robustdml.runs import (
     read_weights,
 )
 from robustdml.serial import Json
-from robustdml.types import Batch
+from robustdml.types import Batch, arange_like
 
 LOG_EVERY = 50
 """Optimiser steps between two log entries with collapse monitors."""
@@ -95,7 +95,7 @@ class Trainer:
     def loaded(self, steps: list[Int[Tensor, "_"]]) -> Iterator[Batch]:
         """The training views of some steps of the current epoch, on the device."""
         draws = self.draws.under("epoch", self.position.epoch)
-        for views in self.loader.epoch([Views(rows, self.recipe.batches.slots(rows), draws) for rows in steps]):
+        for views in self.loader.epoch([Views(rows, self.recipe.batches.rows_per_item, draws) for rows in steps]):
             device, rows = self.accelerator.device, views.rows
             images = checked(self.data.name, views.images).to(device)
             yield Batch(images, self.data.labels[rows].to(device), rows.to(device))
@@ -111,13 +111,13 @@ class Trainer:
             logs, update, again = {"loss": 0.0}, None, False
             for optimiser in self.optimisers.values():
                 optimiser.zero_grad(set_to_none=True)
-            for part in cut(batch, recipe.accumulate):
-                share = len(part.index) / total
+            for part in pairwise_parts(arange_like(rows), recipe.accumulate):
+                share = len(part) / total
                 with own_generators(draws.number("layers")):  # dropout depends on the step alone
                     out = recipe.defense(
                         self.running,
                         self.loss,
-                        part,
+                        piece(batch, part),
                         memory=self.memory,
                         progress=progress,
                         draws=draws,
@@ -127,7 +127,7 @@ class Trainer:
                 self.memory = out.after_backward() if out.after_backward else out.memory
                 update, again = out.update, out.again
                 for name, value in {"loss": float(out.loss.detach()), **out.logs}.items():
-                    logs[name] = logs.get(name, 0.0) + value * len(part.index) / max(1, len(rows))
+                    logs[name] = logs.get(name, 0.0) + value * len(part) / max(1, len(rows))
             self._update(update)
             repeat += 1
         if self.accelerator.num_processes > 1:  # so that all log the run's loss, and stop together if it is not finite
@@ -169,6 +169,12 @@ class Trainer:
             "best": self.best,
             "processes": self.accelerator.num_processes,
         }
+
+
+def piece(batch: Batch, part: Int[Tensor, "p"]) -> Batch:
+    """Consecutive rows of a batch; nothing is copied."""
+    rows = slice(int(part[0]), int(part[-1]) + 1)
+    return Batch(batch.images[rows], batch.labels[rows], batch.index[rows])
 
 
 def average_gradients(parameters: list[nn.Parameter], accelerator: Accelerator) -> None:

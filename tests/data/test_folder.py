@@ -3,8 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from robustdml.data.errors import DataError
 from robustdml.data.decode import decode as decode_view
+from robustdml.data.errors import DataError
 from robustdml.data.folder import Folder
 from robustdml.data.stores import Directory
 from robustdml.data.transforms import CentreCrop, Unchanged

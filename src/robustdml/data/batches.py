@@ -1,14 +1,13 @@
 """Batch composition: which images a process sees at each step of an epoch."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from robustdml.draws import Draws
-from robustdml.types import Batch, Rows
 
 
 @dataclass(frozen=True)
@@ -19,9 +18,8 @@ class Spc2:
     its class; a class with a single image pairs it with itself. Classes are neither balanced nor kept apart: sampling
     is uniform over images.
 
-    Note:
-        The published implementation lets an image be its own partner, with probability one over the size of its class
-        (`partner="any"`, the default). The order of an epoch is the same for both.
+    Note: the published implementation lets an image be its own partner, with probability one over the size of its class
+    (`partner="any"`, the default). The order of an epoch is the same for both.
 
     Args:
         pairs: pairs per process and step, at least 1; a batch has twice as many rows.
@@ -30,6 +28,7 @@ class Spc2:
 
     pairs: int = 128
     partner: Literal["any", "another"] = "any"
+    rows_per_item: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if self.pairs < 1:
@@ -58,34 +57,23 @@ class Spc2:
         """
         if not 0 <= rank < world:
             raise ValueError(f"Spc2.epoch got rank={rank} of world={world}; expected 0 <= rank < world.")
-        pairs = _pairs(labels, train, draws, self.partner)
+        pairs = _pairs(labels, train, draws, itself=self.partner == "any")
         return [
             step[len(step) * rank // world : len(step) * (rank + 1) // world].reshape(-1)
             for step in pairs.split(self.pairs * world)
         ]
 
-    def slots(self, rows: Int[Tensor, "r"]) -> Int[Tensor, "r"]:
-        """A number for each row of a batch that no other row of the epoch has, whatever batch or process it is in.
 
-        A pair is known by its first image: 2i and 2i + 1 for the pair of image i. The random views of a pair thus
-        differ even where an image is its own partner.
-        """
-        return (2 * rows[::2, None] + torch.arange(2)).flatten()
-
-
-def _pairs(
-    labels: Int[Tensor, "n"], train: Int[Tensor, "t"], draws: Draws, partner: Literal["any", "another"]
-) -> Int[Tensor, "t 2"]:
+def _pairs(labels: Int[Tensor, "n"], train: Int[Tensor, "t"], draws: Draws, *, itself: bool) -> Int[Tensor, "t 2"]:
     """Each training image with its partner, shuffled."""
     first = train.sort().values
     _, group, count = torch.unique(labels[first], return_inverse=True, return_counts=True)
     by_class = first[group.argsort(stable=True)]
     start = count.cumsum(0) - count  # where each class begins in by_class
-    if partner == "any":
+    if itself:
         place = draws.integers("partner", first, count[group])
     else:
-        own = torch.empty_like(first)
-        own[group.argsort(stable=True)] = torch.arange(len(first)) - start[group.sort().values]
+        own = group.argsort(stable=True).argsort() - start[group]  # where each image stands in its class
         skipped = 1 + draws.integers("partner", first, (count[group] - 1).clamp_min(1))
         place = (own + skipped) % count[group]
     second = by_class[start[group] + place]
@@ -93,16 +81,18 @@ def _pairs(
     return torch.stack([first, second], dim=1)[order]
 
 
-def pairwise_parts(rows: Rows, parts: int) -> list[Rows]:
-    """Rows (of anything) cut into at most `parts` pieces that keep pairs together."""
+def slots(rows: Int[Tensor, "r"], rows_per_item: int) -> Int[Tensor, "r"]:
+    """A number for each row of a batch that no other row of the epoch has, whatever batch or process it is in.
+
+    Every image is the first of one item per epoch, so an item is known by it; its rows follow one another. The random
+    views of a pair thus differ even where an image is its own partner.
+    """
+    first = rows[::rows_per_item, None]
+    return (rows_per_item * first + torch.arange(rows_per_item)).flatten()
+
+
+def pairwise_parts(rows: Int[Tensor, "r"], parts: int) -> list[Tensor]:
+    """Rows cut into at most `parts` pieces that keep pairs together."""
     if len(rows) == 0:
         return []
-    return [pairs.flatten(0, 1) for pairs in rows.unflatten(0, (-1, 2)).tensor_split(parts) if len(pairs)]
-
-
-def cut(batch: Batch, parts: int) -> list[Batch]:
-    """A batch of pairs in at most `parts` pieces; nothing is copied."""
-    return [
-        Batch(*piece)
-        for piece in zip(*(pairwise_parts(x, parts) for x in (batch.images, batch.labels, batch.index)), strict=True)
-    ]
+    return [pairs.reshape(-1) for pairs in rows.reshape(-1, 2).tensor_split(parts) if len(pairs)]

@@ -85,8 +85,7 @@ class Encoded:
                 made = list(threads.map(view, range(len(index))))
         damaged = {i: str(found) for i, found in zip(index.tolist(), made) if isinstance(found, DataError)}
         if damaged:
-            more = f"\n… and {len(damaged) - 5} more" if len(damaged) > 5 else ""
-            raise DamagedImages("\n".join([*damaged.values()][:5]) + more, torch.tensor([*damaged]))
+            raise DamagedImages("\n".join(damaged.values()), torch.tensor([*damaged]))
         views = [found for found in made if isinstance(found, Tensor)]
         return torch.stack(views) if views else torch.empty(0, *self.shape)
 

@@ -8,6 +8,10 @@ class DataError(Exception):
     """Data that are missing, damaged or not what they claim to be. The command line answers it with exit code 4."""
 
 
+class MissingData(DataError):
+    """Data that are not there at all."""
+
+
 class PixelError(DataError, ValueError):
     """Images whose pixels are not in [0, 1]."""
 

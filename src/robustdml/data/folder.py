@@ -10,7 +10,7 @@ import torch
 
 from robustdml.data.decode import SUFFIXES, common_size, is_image
 from robustdml.data.encoded import Encoded
-from robustdml.data.errors import DataError
+from robustdml.data.errors import DataError, MissingData
 from robustdml.data.images import ImageSet, Split
 from robustdml.data.listing import present
 from robustdml.data.stores import Directory
@@ -83,8 +83,9 @@ class Folder:
         """
         [folder] = self.places()
         if not folder.is_dir():
-            what = "a file, not a folder" if folder.exists() else "missing"
-            raise DataError(f"{folder} is {what}. {self.obtain()}")
+            if folder.exists():
+                raise DataError(f"{folder} is a file, not a folder. {self.obtain()}")
+            raise MissingData(f"{folder} is missing. {self.obtain()}")
         train, test, note = self._halves(folder)
         names = tuple(sorted({*train, *test}))
         number = {name: i for i, name in enumerate(names)}

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol, runtime_checkable
 
 from robustdml.data.archives import BROKEN, CHUNK, copied, members
-from robustdml.data.errors import DataError
+from robustdml.data.errors import DataError, MissingData
 from robustdml.data.images import ImageSet
 from robustdml.data.sources import Progress, fetch, roots, silent
 
@@ -72,7 +72,8 @@ class Layout:
         """The first folder that lacks nothing of the data set.
 
         Raises:
-            DataError: if there is none; of those that hold a part, the first is named.
+            MissingData: if there is none.
+            DataError: if none is complete; of those that hold a part, the first is named.
         """
         tried = self.places(root)
         begun = [p for p in tried if any((p / entry).exists() for entry in self.entries)]
@@ -80,7 +81,7 @@ class Layout:
         if place is None:
             looked = "\n".join(f"  {p}" for p in tried)
             wanted = " or ".join(", ".join(names) for names in self.needed)
-            raise DataError(f"{name} was not found. Looked for {wanted} in\n{looked}\n{self.obtain(name, root)}")
+            raise MissingData(f"{name} was not found. Looked for {wanted} in\n{looked}\n{self.obtain(name, root)}")
         lacking = self.missing(place)
         if lacking:
             raise DataError(f"{name} is incomplete: {place} lacks {', '.join(lacking)}.\n{self.obtain(name, root)}")

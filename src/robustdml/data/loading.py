@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from robustdml.data.batches import slots
 from robustdml.data.errors import DamagedImages, DataError
 from robustdml.data.images import ImageSet, Pixels
 from robustdml.draws import Draws
@@ -28,10 +29,15 @@ _MOST_WORKERS = 8
 
 
 class Views(NamedTuple):
-    """Rows of an image set in one step of an epoch, and where they are in it."""
+    """What one step of an epoch wants.
+
+    Attributes:
+        rows: of the image set, by items of `rows_per_item`.
+        draws: a stream of this epoch.
+    """
 
     rows: Int[Tensor, "r"]
-    slots: Int[Tensor, "r"]
+    rows_per_item: int
     draws: Draws
 
 
@@ -142,16 +148,16 @@ class _Steps(Dataset[Any]):
 
 def _load(data: ImageSet, step: Views, skip_damaged: bool) -> Loaded | DataError:
     """Errors are returned: raised in a worker they would arrive as a traceback in text."""
-    rows, slots = step.rows, step.slots
+    rows, numbers = step.rows, slots(step.rows, step.rows_per_item)
     try:
-        return Loaded(rows, data.views(rows, slots, step.draws))
+        return Loaded(rows, data.views(rows, numbers, step.draws))
     except DamagedImages as error:
         if not skip_damaged:
             return error
-        damaged = torch.isin(rows, error.index)
-        kept = ~damaged.reshape(-1, 2).any(dim=1).repeat_interleave(2)  # a pair without its partner is none
+        damaged = torch.isin(rows, error.index).reshape(-1, step.rows_per_item).any(dim=1)
+        kept = ~damaged.repeat_interleave(step.rows_per_item)  # a pair without its partner is none
         said = f"{len(rows) - int(kept.sum())} rows of a batch were skipped: {error}"
-        return Loaded(rows[kept], data.views(rows[kept], slots[kept], step.draws), said)
+        return Loaded(rows[kept], data.views(rows[kept], numbers[kept], step.draws), said)
     except DataError as error:
         return error
 

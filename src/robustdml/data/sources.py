@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustdml.data.archives import BROKEN, CHUNK, Read, members
-from robustdml.data.errors import DataError
+from robustdml.data.errors import DataError, MissingData
 
 LARGEST_FILE = 64 << 20
 """Bytes beyond which an unpacked file cannot be one of ours (the largest published one has 47 040 016)."""
@@ -139,7 +139,9 @@ def find(name: str, root: Path | None = None) -> dict[str, Path]:
         return found
     looked = "\n".join(f"  {place}" for place in tried)
     files = ", ".join(f"{file}.gz" for file in wanted)
-    raise DataError(f"{name} was not found. Looked for {files} (packed or not) in\n{looked}\n{how_to_get(name, root)}")
+    raise MissingData(
+        f"{name} was not found. Looked for {files} (packed or not) in\n{looked}\n{how_to_get(name, root)}"
+    )
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from robustdml.adversary import Adversary, Linf, Pgd
-from robustdml.data.idx import Fashion, Mnist
+from robustdml.data.table import DATASETS as NAMED
+from robustdml.data.table import Dataset
 from robustdml.defenses import AntiCollapse, Defense, Plain, ShiftTraining
 from robustdml.distance import Cosine, Distance, Euclidean, Spherical
 from robustdml.losses import Contrastive, Loss, Triplet
@@ -18,7 +19,10 @@ from robustdml.models import C2F2, LeNet, Model
 from robustdml.recipe import Adam, Recipe
 from robustdml.serial import nearest
 
-DATASETS: dict[str, type[Mnist] | type[Fashion]] = {"mnist": Mnist, "fashion": Fashion}
+DATASETS: dict[str, type[Dataset]] = {
+    name: NAMED[name] for name in ("mnist", "fashion", "cub", "cars", "sop", "cifar10", "cifar100")
+}
+_OF_28 = ("mnist", "fashion")
 BACKBONES: dict[str, tuple[Model, int]] = {"rc2f2": (C2F2(512), 8), "rlenet": (LeNet(128), 16)}
 """Network and epochs: upstream halves the 16 epochs for pairs, but not those of rlenet."""
 _FULL = Adversary(Linf(77 / 255), Pgd(steps=32, step_size=3 / 255))
@@ -60,6 +64,11 @@ def from_string(text: str) -> Recipe:
     if network not in models:
         raise ValueError(_unknown("model", network, text, list(models)))
     base, defense = models[network]
+    if dataset not in _OF_28:
+        raise ValueError(
+            f"{text}: {base} is a network for images of 28x28 pixels, those of {dataset} are larger. Known for it: "
+            f"{', '.join(_OF_28)}. The rest of RobRank's grammar comes later."
+        )
     model, epochs = BACKBONES[base]
     return Recipe(
         name=text.replace(":", "-"),
