@@ -6,10 +6,13 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 from accelerate import Accelerator
+from PIL import Image
 
 from robustdml.adversary import Adversary, Linf, Pgd
 from robustdml.data.batches import Spc2
 from robustdml.data.digits import Digits
+from robustdml.data.errors import DataError
+from robustdml.data.folder import Folder
 from robustdml.data.splits import hold_out
 from robustdml.defenses import AntiCollapse
 from robustdml.distance import Spherical
@@ -223,3 +226,56 @@ def test_triplets_whose_negative_gets_no_gradient_are_not_active(loss):
 def test_a_device_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ValueError, match="was asked for"):
         train(quick(plain_digits_small()), tmp_path / "run", device="xla")
+
+
+@pytest.mark.parametrize("length", [640, 0x4B50], ids=["like a pickle", "like a zip"])
+def test_weights_whose_header_length_looks_like_a_pickle_are_read(tmp_path, length):
+    text = '{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    header = text.encode().ljust(length)
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    assert read_weights(tmp_path / "w.safetensors")["a"].tolist() == [0.0]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of eight classes of three noisy pictures, 12x12, whose training views are random parts."""
+    noise = torch.rand(24, 12, 12, 3, generator=torch.Generator().manual_seed(0)).mul(255).byte().numpy()
+    for i, values in enumerate(noise):
+        file = tmp_path / "pictures" / f"class{i // 3}" / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(file)
+    return Folder(str(tmp_path / "pictures"), augment=True)
+
+
+def test_workers_and_cache_do_not_change_a_bit(tmp_path, pictures):
+    recipe = quick(plain_digits_small(), data=pictures, batches=Spc2(4))
+    runs = [
+        weights(train(recipe, tmp_path / str(i), data_root=tmp_path, device="cpu", **how))
+        for i, how in enumerate(({}, {"workers": 1}, {"cache": True}))
+    ]
+    assert all(torch.equal(runs[0][k], other[k]) for other in runs[1:] for k in runs[0])
+    plain = weights(train(replace(recipe, data=replace(pictures, augment=False)), tmp_path / "plain", device="cpu"))
+    assert not all(torch.equal(runs[0][k], plain[k]) for k in plain)
+
+
+def test_views_are_the_same_when_a_run_goes_on_in_the_middle_of_an_epoch(pictures):
+    trainer = prepare(
+        quick(plain_digits_small(), data=pictures, batches=Spc2(4)), pictures.load(), Accelerator(cpu=True)
+    )
+    steps = trainer.batches()
+    whole = list(trainer.loaded(steps))
+    for one, other in zip(trainer.loaded(steps[1:]), whole[1:], strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.index, other.index)
+
+
+def test_a_damaged_image_stops_the_training_unless_it_may_be_skipped(tmp_path, pictures):
+    data = pictures.load()
+    name = data.images.names[int(data.split.train[0])]
+    (tmp_path / "pictures" / name).write_bytes(b"no image")
+    recipe = quick(plain_digits_small(), data=replace(pictures, image_size=12), batches=Spc2(4))
+    with pytest.raises(DataError, match=rf"{name} cannot be read as an image"):
+        train(recipe, tmp_path / "run", device="cpu")
+    with pytest.warns(UserWarning, match=rf"rows of a batch were skipped: .*{name}"):
+        folder = train(replace(recipe, damaged="skip"), tmp_path / "other", device="cpu")
+    assert checkpoint(folder).folder.exists()

@@ -119,3 +119,26 @@ def test_impossible_sizes_are_refused():
         Spc2(0)
     with pytest.raises(ValueError, match=r"rank=2 of world=2; expected 0 <= rank < world"):
         Spc2().epoch(torch.tensor([0]), torch.tensor([0]), draws=Draws(0), rank=2, world=2)
+
+
+@in_seconds
+@given(LABELS, SEEDS)
+def test_another_partner_is_never_the_image_itself_and_the_order_stays(labels, seed):
+    train = some(labels, seed)
+    pairs = torch.cat(Spc2(7, partner="another").epoch(labels, train, draws=Draws(seed))).reshape(-1, 2)
+    assert pairs[:, 0].equal(whole(labels, train, seed)[:, 0])
+    assert (labels[pairs[:, 0]] == labels[pairs[:, 1]]).all()
+    assert torch.isin(pairs, train).all()
+    alone = labels[train].bincount(minlength=5)[labels[pairs[:, 0]]] == 1
+    assert (pairs[:, 0] == pairs[:, 1]).equal(alone)
+
+
+def test_another_partner_is_uniform_over_the_others():
+    labels = torch.tensor([0, 1] * 4)
+    counts = torch.zeros(8, 8)
+    for seed in range(600):
+        pairs = torch.cat(Spc2(8, "another").epoch(labels, torch.arange(8), draws=Draws(seed))).reshape(-1, 2)
+        counts[pairs[:, 0], pairs[:, 1]] += 1
+    others = (labels[:, None] == labels) & ~torch.eye(8, dtype=torch.bool)
+    assert counts[~others].sum() == 0
+    assert (counts[others] - 200).abs().max() < 60

@@ -7,7 +7,7 @@ from robustdml.data.decode import decode as decode_view
 from robustdml.data.errors import DataError
 from robustdml.data.folder import Folder
 from robustdml.data.stores import Directory
-from robustdml.data.transforms import CentreCrop, Unchanged
+from robustdml.data.transforms import CentreCrop, RandomCrop, Unchanged
 
 RED = (255, 0, 0)
 
@@ -287,3 +287,29 @@ def test_impossible_options_are_refused():
         Folder("x", image_size=0)
     with pytest.raises(ValueError, match="0 < test_fraction < 1"):
         Folder("x", test_fraction=1.0)
+
+
+def test_training_sees_random_parts_if_asked_for(tmp_path):
+    for name in "abcd":
+        for i in range(2):
+            save(tmp_path / name / f"{i}.png", Image.new("RGB", (16, 16), (0, 40 * i, 0)))
+    images = Folder(str(tmp_path), augment=True).load()
+    assert images.images.train == RandomCrop(16, 16, padding=2)
+    assert images.images.test == CentreCrop(16, 16)
+    assert Folder(str(tmp_path), image_size=224, augment=True).load().images.train == RandomCrop(224, 256)
+    assert images.batch(torch.tensor([0])).shape == (1, 3, 16, 16)
+    save(tmp_path / "d/1.png", Image.new("RGB", (5, 4)))
+    assert Folder(str(tmp_path), augment=True).load().images.train == RandomCrop(224, 256)
+
+
+def test_random_parts_need_square_images(tmp_path):
+    fill(tmp_path, "abcd")
+    assert "random parts are cut from square images, these have 4x6 pixels" in failure(tmp_path, augment=True)
+
+
+def test_an_image_that_changed_its_size_is_named(tmp_path):
+    fill(tmp_path, "abcd")
+    images = Folder(str(tmp_path)).load()
+    save(tmp_path / images.images.names[0], Image.new("RGB", (5, 4)))
+    with pytest.raises(DataError, match=r"has 4x5 pixels \(height x width\), the other images 4x6"):
+        images.batch(torch.tensor([0, 1]))

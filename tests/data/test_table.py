@@ -3,8 +3,10 @@ import json
 import pytest
 
 from robustdml.data.digits import Digits
+from robustdml.data.errors import DataError
 from robustdml.data.folder import Folder
-from robustdml.data.table import DATASETS, Dataset, dataset, describe
+from robustdml.data.table import DATASETS, Dataset, dataset, describe, download, unpack
+from tests.data.fakes import cub, picture
 
 
 def test_names_lead_to_data_sets():
@@ -63,6 +65,55 @@ def test_digits_are_always_there():
     assert found["complete"]
     assert found["looked_in"] == []
     assert found["expected"] == {"train": found["images"]["train"], "test": found["images"]["query"]}
+
+
+def test_damaged_data_are_not_called_missing(tmp_path):
+    assert describe(f"folder:{tmp_path / 'none'}")["state"] == "missing"
+    assert describe("cub", tmp_path / "none")["state"] == "missing"
+    (tmp_path / "file").write_text("")
+    for wrong in (tmp_path, tmp_path / "file"):
+        found = describe(f"folder:{wrong}")
+        assert (found["state"], found["complete"]) == ("damaged", False)
+    cub(tmp_path)
+    assert describe("cub", tmp_path)["state"] == "damaged"
+
+
+def test_every_image_is_decoded_if_asked_for(tmp_path):
+    for number in range(6):
+        picture(tmp_path / "abc"[number // 2] / f"{number}.png", number, size=(4, 4))
+    done = []
+    with pytest.warns(UserWarning, match="there is one"):
+        found = describe(f"folder:{tmp_path}", decode=True, progress=lambda *counts: done.append(counts))
+    assert found["complete"]
+    assert done[-1] == (6, 6)
+    data = (tmp_path / "b/2.png").read_bytes()
+    (tmp_path / "b/2.png").write_bytes(data[:50])
+    with pytest.warns(UserWarning, match="there is one"):
+        found = describe(f"folder:{tmp_path}", decode=True)
+    assert found["state"] == "damaged"
+    assert "1 of 6 images are damaged" in found["problem"]
+    assert "b/2.png cannot be read" in found["problem"]
+
+
+def test_a_drawn_split_says_so(tmp_path):
+    for number in range(8):
+        picture(tmp_path / "abcd"[number // 2] / f"{number}.png", number, size=(4, 4))
+    assert "2 of its 4 classes were drawn for the test with seed 0" in describe(f"folder:{tmp_path}")["note"]
+    assert describe("digits")["note"] == ""
+
+
+def test_archives_reach_the_data_set_they_are_for(tmp_path):
+    with pytest.raises(DataError, match=r"There is no archive .*none.zip"):
+        unpack("cub", tmp_path / "none.zip", tmp_path)
+    with pytest.raises(DataError, match="There is no archive"):
+        unpack("mnist", tmp_path / "none.zip", tmp_path)
+    for wrong in ("digits", f"folder:{tmp_path}"):
+        with pytest.raises(ValueError, match="There are no files to fetch"):
+            unpack(wrong, tmp_path / "none.zip", tmp_path)
+        with pytest.raises(ValueError, match="There are no files to fetch"):
+            download(wrong, tmp_path)
+    with pytest.raises(DataError, match="no mirror that needs no account"):
+        download("cars", tmp_path)
 
 
 def test_a_missing_folder_is_described(tmp_path):

@@ -58,6 +58,6 @@ def main(argv: list[str]) -> int:
             progress=lambda done, total: progress(done, total, "decoding"),
         )
         if options.cache and found["complete"]:
-            cached(dataset(options.name).load(options.data_root), options.data_root, progress.line)
+            cached(dataset(options.name).load(options.data_root), options.data_root, progress.note)
     terminal.document(found) if options.json else terminal.lines(show.data(found))
     return 0 if found["complete"] else failures.BAD_DATA

@@ -1,9 +1,10 @@
 """Image files to tensors: every file of every data set is decoded here."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import torch
@@ -108,11 +109,11 @@ def opened(store: Store, name: str) -> Iterator["Image.Image"]:
     from PIL import Image
 
     try:
-        with store.open(name) as stream, Image.open(stream) as image:
+        with store.open(name) as stream, Image.open(cast(IO[bytes], stream)) as image:
             yield image
     except DataError:
         raise
     except Exception as error:  # decoders raise anything, from SyntaxError to struct.error, on damaged files
-        what = str(error).replace(repr(stream), "the file") if "stream" in locals() else str(error)
+        what = re.sub("<_io[^>]*>", "the file", str(error))  # where Pillow would name an opened path
         reason = f"{type(error).__name__}: {what}"
         raise DataError(f"{store.where(name)} cannot be read as an image ({reason}). Replace or remove it.") from error

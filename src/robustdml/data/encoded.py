@@ -85,7 +85,7 @@ class Encoded:
                 made = list(threads.map(view, range(len(index))))
         damaged = {i: str(found) for i, found in zip(index.tolist(), made) if isinstance(found, DataError)}
         if damaged:
-            raise DamagedImages("\n".join(damaged.values()), torch.tensor([*damaged]))
+            raise DamagedImages([*damaged.values()], torch.tensor([*damaged]))
         views = [found for found in made if isinstance(found, Tensor)]
         return torch.stack(views) if views else torch.empty(0, *self.shape)
 

@@ -17,16 +17,18 @@ class PixelError(DataError, ValueError):
 
 
 class DamagedImages(DataError):
-    """Images of a batch that cannot be decoded.
+    """Images of a batch that cannot be decoded; the message shows the first five.
 
     Attributes:
+        reasons: what is wrong, one line per image.
         index: which rows of the image set they are.
     """
 
-    def __init__(self, message: str, index: Int[Tensor, "d"]) -> None:
-        super().__init__(message)
-        self.index = index
+    def __init__(self, reasons: list[str], index: Int[Tensor, "d"]) -> None:
+        more = [f"… and {len(reasons) - 5} more"] if len(reasons) > 5 else []
+        super().__init__("\n".join([*reasons[:5], *more]))
+        self.reasons, self.index = reasons, index
 
-    def __reduce__(self) -> tuple[type["DamagedImages"], tuple[str, Int[Tensor, "d"]]]:
+    def __reduce__(self) -> tuple[type["DamagedImages"], tuple[list[str], Int[Tensor, "d"]]]:
         """Errors cross the border between processes."""
-        return type(self), (str(self), self.index)
+        return type(self), (self.reasons, self.index)

@@ -87,7 +87,7 @@ class Loader:
             made: Iterator[Loaded | DataError] = (_load(self.data, step, self.skip_damaged) for step in steps)
         else:
             self._queue.steps = list(steps)
-            with _ignored_signals():  # Ctrl-C goes to the whole group; workers leave it to the training process
+            with _ignored_ctrl_c():  # Ctrl-C goes to the whole group; workers leave it to the training process
                 made = iter(self._processes)
         for found in made:
             if isinstance(found, DataError):
@@ -167,23 +167,22 @@ def _as_it_is(value: Any) -> Any:
 
 
 def _deaf(worker: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """Leave Ctrl-C to the training process; SIGTERM is how that ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
-def _ignored_signals() -> Iterator[None]:
+def _ignored_ctrl_c() -> Iterator[None]:
     """Processes started meanwhile ignore Ctrl-C from their first instruction on."""
     try:
-        before = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM)}
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     except ValueError:  # not in the main thread
         yield
         return
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGINT, before)
 
 
 def _fits(size: int) -> int:

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from robustdml.data.errors import DataError
 
@@ -19,7 +19,7 @@ _LARGEST_MEMBER = 1 << 28
 class Store(Protocol):
     """Files by name, readable from any thread or process."""
 
-    def open(self, name: str) -> BinaryIO:
+    def open(self, name: str) -> io.BufferedIOBase:
         """A file for reading."""
         ...
 
@@ -38,7 +38,7 @@ class Directory:
 
     path: Path
 
-    def open(self, name: str) -> BinaryIO:
+    def open(self, name: str) -> io.BufferedIOBase:
         """A file for reading."""
         return (self.path / name).open("rb")
 
@@ -76,7 +76,7 @@ class Zipped:
     path: Path
     members: dict[str, Member]
 
-    def open(self, name: str) -> BinaryIO:
+    def open(self, name: str) -> io.BufferedIOBase:
         """A file, unpacked in memory.
 
         Raises:
@@ -116,7 +116,7 @@ class Several:
 
     stores: dict[str, Store]
 
-    def open(self, name: str) -> BinaryIO:
+    def open(self, name: str) -> io.BufferedIOBase:
         """A file for reading."""
         store, rest = self._of(name)
         return store.open(rest)

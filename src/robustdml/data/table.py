@@ -186,7 +186,7 @@ def _decode(data: ImageSet, progress: Callable[[int, int], None]) -> None:
         try:
             data.batch(rows)
         except DamagedImages as error:
-            damaged += str(error).splitlines()[: len(error.index)]
+            damaged += error.reasons
         done += len(rows)
         progress(done, len(data))
     if damaged:

@@ -120,6 +120,8 @@ def read_pickle(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DataError(f"{path} holds {type(found).__name__}, expected a dictionary. Get another copy.")
     return {
-        key if isinstance(key, str) else str(key): value.tensor(path) if isinstance(value, _Array) else value
+        key.decode("latin-1") if isinstance(key, bytes) else str(key): value.tensor(path)
+        if isinstance(value, _Array)
+        else value
         for key, value in found.items()
     }
