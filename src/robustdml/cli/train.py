@@ -37,7 +37,7 @@ class Options(Running):
     workers: Whole = None
     """processes that decode images ahead, 0 for none; by default as many as pay. Results do not depend on it"""
     cache: bool = False
-    """decode every image once and keep them on disk: 196 608 bytes per image of 256x256 (robustdml data NAME --cache)"""
+    """decode every image once and keep them on disk (196 608 bytes per image of 256x256)"""
     dry_run: bool = False
     """print the resolved recipe, passes and memory; needs no data"""
 

@@ -87,7 +87,7 @@ class Sop:
         train, test = (_listed(place / name) for name in _LISTS)
         named: dict[int, str] = {}
         for path, number in train + test:
-            named.setdefault(number, f"{Path(path).parent.name.removesuffix('_final')} {number}")
+            named.setdefault(number, f"{path.partition('/')[0].removesuffix('_final')} {number}")
         order = {number: label for label, number in enumerate(sorted(named))}
         return image_set(
             self.name,
