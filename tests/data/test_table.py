@@ -1,11 +1,16 @@
 import json
+from dataclasses import replace
 
 import pytest
 
+from robustdml.data.cub import Cub
 from robustdml.data.digits import Digits
 from robustdml.data.errors import DataError
 from robustdml.data.folder import Folder
 from robustdml.data.table import DATASETS, Dataset, dataset, describe, download, unpack
+from robustdml.data.transforms import RandomResizedCrop
+from robustdml.recipe import override, recipe_from_json, recipe_to_json
+from robustdml.recipes.digits import plain_digits_small
 from tests.data.fakes import cub, picture
 
 
@@ -18,6 +23,22 @@ def test_names_lead_to_data_sets():
 def test_every_data_set_keeps_the_protocol():
     for name in [*DATASETS, "folder:x"]:
         assert isinstance(dataset(name), Dataset)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_data_set_survives_json_and_fits_into_a_recipe(name):
+    spec = DATASETS[name]()
+    made = replace(plain_digits_small(), data=spec)
+    assert recipe_from_json(json.loads(json.dumps(recipe_to_json(made)))) == made
+    assert hash(spec) == hash(DATASETS[name]())
+
+
+def test_views_of_a_data_set_are_set_by_name():
+    made = replace(plain_digits_small(), data=Cub())
+    other = override(override(made, "data.train", "RandomResizedCrop"), "data.train.mirror", "False")
+    assert other.data == Cub(train=RandomResizedCrop(224, mirror=False))
+    with pytest.raises(ValueError, match="training views have side 100, test views 224"):
+        override(made, "data.train.size", "100")
 
 
 @pytest.mark.parametrize(
