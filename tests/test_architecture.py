@@ -12,7 +12,7 @@ import robustdml
 
 ROOT = Path(robustdml.__file__).parent
 LAYERS = [  # a module imports from lower layers or its own package only
-    ["types", "draws", "files", "serial", "interruption", "score", "command", "allocator"],
+    ["types", "draws", "files", "serial", "interruption", "score", "command", "allocator", "monitors"],
     ["plugins"],
     ["distance"],
     ["pml"],

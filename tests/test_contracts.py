@@ -10,6 +10,7 @@ import torch
 
 from robustdml.adversary import BALLS, SEARCHES, Adversary, Ball, Linf, Noise, Pgd, Search
 from robustdml.attacks import GOALS, Goal
+from robustdml.data.transforms import TRANSFORMS, Transform
 from robustdml.defenses import DEFENSES, PENALTIES, AntiCollapse, Defense, Penalty, Plain, SingularValues
 from robustdml.distance import DISTANCES, Distance
 from robustdml.draws import Draws
@@ -23,7 +24,7 @@ from tests.toys import generator
 
 TABLES = [
     (DISTANCES, Distance), (MINERS, Miner), (LOSSES, Loss), (MODELS, Model), (BALLS, Ball), (SEARCHES, Search),
-    (GOALS, Goal), (DEFENSES, Defense), (PENALTIES, Penalty),
+    (GOALS, Goal), (DEFENSES, Defense), (PENALTIES, Penalty), (TRANSFORMS, Transform),
 ]  # fmt: skip
 ARGUMENTS = {  # by field name: what a class without a default for it is made with
     "eps": 8 / 255,

@@ -35,7 +35,7 @@ ELSEWHERE = ()
 PAGE_OF = {
     "datasets": "data", "models": "models", "distances": "distances", "miners": "miners", "losses": "losses",
     "balls": "adversaries", "searches": "adversaries", "defenses": "defenses",
-    "penalties": "defenses",
+    "penalties": "defenses", "transforms": "data",
 }  # fmt: skip
 PLACEHOLDERS = {"NAME", "NOUN", "PATH", "PROFILE", "RECIPE", "RUN", "TARGET", "VERB", "ARCHIVE"}
 DRY = ("attack", "benchmark", "train")

@@ -11,10 +11,13 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 from accelerate import Accelerator
+from PIL import Image
 
 from robustdml.adversary import Adversary, Linf, Pgd
 from robustdml.data.batches import ClassBatches, Spc2, TripletBatches
 from robustdml.data.digits import Digits
+from robustdml.data.errors import DataError
+from robustdml.data.folder import Folder
 from robustdml.data.splits import hold_out
 from robustdml.defenses import (
     AdaptedAntiCollapse,
@@ -35,10 +38,11 @@ from robustdml.distance import Cosine, Spherical
 from robustdml.losses import Contrastive, InfoNce, Margin, MultiSimilarity, Pml, Snr, Triplet
 from robustdml.mining import PmlMiner, Random, RandomTriplet
 from robustdml.models import Pixels, SmallConv
+from robustdml.monitors import warn_of_collapse
 from robustdml.recipe import Adam, Sgd, Validation, recipe_to_json
 from robustdml.recipes.digits import act_digits_small, plain_digits_small
 from robustdml.runs import RunFolder, checkpoint, read_weights
-from robustdml.train import _warn_of_collapse, prepare, restore, train
+from robustdml.train import prepare, restore, train
 from robustdml.types import RunReference
 
 
@@ -101,7 +105,7 @@ def test_accumulated_parts_weigh_as_much_as_their_pairs(tmp_path):
     gradients = []
     for parts in (1, 2, 3):
         trainer = prepare(replace(recipe, accumulate=parts), data, Accelerator(cpu=True))
-        trainer.step(trainer.batches()[0])
+        trainer.step(next(trainer.loaded(trainer.batches())))
         gradients.append([p.grad.clone() for p in trainer.embedder.parameters()])
     for other in gradients[1:]:
         for a, b in zip(gradients[0], other, strict=True):
@@ -156,7 +160,7 @@ def test_collapse_is_said_in_words(tmp_path):
     for p in trainer.embedder.parameters():
         p.data.zero_()
     with pytest.warns(UserWarning, match="collapsing"):
-        assert _warn_of_collapse({"step": 1.0, **trainer.monitors(trainer.batches()[0])})
+        assert warn_of_collapse({"step": 1.0, **trainer.monitors(next(trainer.loaded(trainer.batches())))})
 
 
 def test_a_model_without_weights_is_not_trained(tmp_path):
@@ -308,7 +312,7 @@ def test_a_loss_with_weights_is_seeded_clipped_and_restored():
     recipe = quick(plain_digits_small(), loss=Proxies(), clip=1e-3)
     first, second = (prepare(recipe, Digits().load(), Accelerator(cpu=True)) for _ in range(2))
     assert torch.equal(first.loss.proxies, second.loss.proxies)
-    first.step(first.batches()[0])
+    first.step(next(first.loaded(first.batches())))
     norms = [p.grad.norm() for p in [*first.embedder.parameters(), first.loss.proxies]]
     assert float(torch.stack(norms).norm()) <= 1.01e-3
     assert not torch.equal(first.loss.proxies, second.loss.proxies)
@@ -317,7 +321,7 @@ def test_a_loss_with_weights_is_seeded_clipped_and_restored():
 def test_weights_of_a_loss_come_back_from_a_checkpoint(tmp_path):
     recipe = quick(plain_digits_small(), loss=Proxies())
     trainer = prepare(recipe, Digits().load(), Accelerator(cpu=True))
-    trainer.step(trainer.batches()[0])
+    trainer.step(next(trainer.loaded(trainer.batches())))
     folder = RunFolder(tmp_path)
     folder.save(
         "epoch-0-step-1", trainer.embedder, trainer.loss, plain_digits_small(), trainer.state(), [{"memory": {}}]
@@ -429,10 +433,10 @@ def test_ready_triplets_are_trained_as_they_come():
     for defense in (plain_digits_small().defense, AntiCollapse(adversary)):
         recipe = quick(plain_digits_small(), batches=TripletBatches(8), loss=Triplet(miner=Refusing()))
         trainer = prepare(replace(recipe, defense=defense), Digits().load(), Accelerator(cpu=True))
-        rows = trainer.batches()[0]
-        trainer.step(rows)
-        assert "active_triplets" in trainer.monitors(rows)
-        labels = trainer.data.labels[rows].reshape(-1, 3)
+        batch = next(trainer.loaded(trainer.batches()))
+        trainer.step(batch)
+        assert "active_triplets" in trainer.monitors(batch)
+        labels = batch.labels.reshape(-1, 3)
         assert bool((labels[:, 0] == labels[:, 1]).all())
         assert bool((labels[:, 0] != labels[:, 2]).all())
 
@@ -447,3 +451,56 @@ def test_triplets_whose_negative_gets_no_gradient_are_not_active(loss):
 def test_a_device_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ValueError, match="was asked for"):
         train(quick(plain_digits_small()), tmp_path / "run", device="xla")
+
+
+@pytest.mark.parametrize("length", [640, 0x4B50], ids=["like a pickle", "like a zip"])
+def test_weights_whose_header_length_looks_like_a_pickle_are_read(tmp_path, length):
+    text = '{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    header = text.encode().ljust(length)
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    assert read_weights(tmp_path / "w.safetensors")["a"].tolist() == [0.0]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of eight classes of three noisy pictures, 12x12, whose training views are random parts."""
+    noise = torch.rand(24, 12, 12, 3, generator=torch.Generator().manual_seed(0)).mul(255).byte().numpy()
+    for i, values in enumerate(noise):
+        file = tmp_path / "pictures" / f"class{i // 3}" / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(file)
+    return Folder(str(tmp_path / "pictures"), augment=True)
+
+
+def test_workers_and_cache_do_not_change_a_bit(tmp_path, pictures):
+    recipe = quick(plain_digits_small(), data=pictures, batches=Spc2(4))
+    runs = [
+        weights(train(recipe, tmp_path / str(i), data_root=tmp_path, device="cpu", **how))
+        for i, how in enumerate(({}, {"workers": 1}, {"cache": True}))
+    ]
+    assert all(torch.equal(runs[0][k], other[k]) for other in runs[1:] for k in runs[0])
+    plain = weights(train(replace(recipe, data=replace(pictures, augment=False)), tmp_path / "plain", device="cpu"))
+    assert not all(torch.equal(runs[0][k], plain[k]) for k in plain)
+
+
+def test_views_are_the_same_when_a_run_goes_on_in_the_middle_of_an_epoch(pictures):
+    trainer = prepare(
+        quick(plain_digits_small(), data=pictures, batches=Spc2(4)), pictures.load(), Accelerator(cpu=True)
+    )
+    steps = trainer.batches()
+    whole = list(trainer.loaded(steps))
+    for one, other in zip(trainer.loaded(steps[1:]), whole[1:], strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.index, other.index)
+
+
+def test_a_damaged_image_stops_the_training_unless_it_may_be_skipped(tmp_path, pictures):
+    data = pictures.load()
+    name = data.images.names[int(data.split.train[0])]
+    (tmp_path / "pictures" / name).write_bytes(b"no image")
+    recipe = quick(plain_digits_small(), data=replace(pictures, image_size=12), batches=Spc2(4))
+    with pytest.raises(DataError, match=rf"{name} cannot be read as an image"):
+        train(recipe, tmp_path / "run", device="cpu")
+    with pytest.warns(UserWarning, match=rf"rows of a batch were skipped: .*{name}"):
+        folder = train(replace(recipe, damaged="skip"), tmp_path / "other", device="cpu")
+    assert checkpoint(folder).folder.exists()

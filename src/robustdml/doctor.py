@@ -12,6 +12,7 @@ import torch
 
 import robustdml
 from robustdml.data import DATASETS, DataError
+from robustdml.data.layout import Stored
 from robustdml.data.sources import PUBLISHED, find, roots
 from robustdml.serial import Json
 
@@ -103,13 +104,17 @@ def _torchvision() -> str:
 
 def _dataset(name: str, root: Path | None) -> dict[str, Any]:
     """Whether the files of a data set are there; their content is verified by `robustdml data NAME`."""
-    if name not in PUBLISHED:
-        return {"present": True, "where": "part of scikit-learn"}
+    spec = DATASETS[name]()
     try:
-        files = find(name, root)
+        if isinstance(spec, Stored):
+            place = spec.layout.find(name, root)
+        elif name in PUBLISHED:
+            place = next(iter(find(name, root).values())).parent
+        else:
+            return {"present": True, "where": "part of scikit-learn"}
     except DataError as error:
         return {"present": False, "where": str(error).splitlines()[0]}
-    return {"present": True, "where": str(next(iter(files.values())).parent)}
+    return {"present": True, "where": str(place)}
 
 
 def _cache(root: Path | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robustdml.data.errors import PixelError
 from robustdml.data.images import ImageSet
+from robustdml.data.loading import ahead
 from robustdml.deep_metric import DeepMetric
 from robustdml.metrics import cluster, nmi, retrieval_scores
 from robustdml.ranking import Gallery, precise
@@ -28,14 +29,24 @@ def images_on(data: ImageSet, index: Int[Tensor, "b"], device: torch.device) -> 
     Raises:
         PixelError: if pixels leave [0, 1] by more than 1e-6: the budget of every attack would be meaningless.
     """
-    images = data.batch(index)
+    return checked(data.name, data.batch(index)).to(device)
+
+
+def checked(name: str, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """The images of a data set, if their pixels are in [0, 1].
+
+    Raises:
+        PixelError: if pixels leave [0, 1] by more than 1e-6: the budget of every attack would be meaningless.
+    """
+    if not len(images):
+        return images
     low, high = float(images.min()), float(images.max())
     if not (low >= -1e-6 and high <= 1 + 1e-6):
         raise PixelError(
-            f"{data.name}: pixels must be in [0, 1], found {low:.4g} … {high:.4g}. Divide by the largest value in the "
+            f"{name}: pixels must be in [0, 1], found {low:.4g} … {high:.4g}. Divide by the largest value in the "
             "data set, and put any mean/std normalisation inside the embedder (robustdml.models.normalise)."
         )
-    return images.to(device)
+    return images
 
 
 def embed_all(
@@ -49,9 +60,9 @@ def embed_all(
     """Embeddings of the images at `index`, in evaluation mode."""
     device = device_of(metric)
     found = []
-    for rows in index.split(batch):
-        found.append(metric.embed(images_on(data, rows, device)))
-        progress(len(rows))
+    for images in ahead(lambda rows: checked(data.name, data.batch(rows)), index.split(batch)):
+        found.append(metric.embed(images.to(device)))
+        progress(len(images))
     return torch.cat(found)
 
 

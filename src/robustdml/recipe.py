@@ -13,6 +13,7 @@ from robustdml.adversary import BALLS, SEARCHES, Adversary
 from robustdml.data.batches import Batches, ClassBatches, Spc2, TripletBatches
 from robustdml.data.folder import Folder
 from robustdml.data.table import DATASETS, Dataset
+from robustdml.data.transforms import TRANSFORMS
 from robustdml.defenses import DEFENSES, PENALTIES, Defense, Plain
 from robustdml.distance import DISTANCES
 from robustdml.losses import LOSSES, Loss, pml_loss
@@ -24,6 +25,7 @@ from robustdml.types import RunReference
 
 NOUNS: dict[str, Mapping[str, type]] = {
     "datasets": {**DATASETS, "folder": Folder},
+    "transforms": TRANSFORMS,
     "models": MODELS,
     "distances": DISTANCES,
     "miners": MINERS,
@@ -99,6 +101,8 @@ class Recipe:
         precision: "bf16" runs the network in bfloat16 with channels last; weights, losses and ranking stay fp32.
         accumulate: parts into which a batch is cut, each mined on its own, before one optimiser step.
         clip: largest global norm of the gradient, `None` for no clipping.
+        damaged: whether an image that cannot be decoded stops the training ("refuse"), or its pair is left out of the
+            step with a warning ("skip").
         paper: key of the publication it reproduces.
         note: how it departs from that.
 
@@ -122,6 +126,7 @@ class Recipe:
     precision: Literal["fp32", "bf16"] = "fp32"
     accumulate: int = 1
     clip: float | None = None
+    damaged: Literal["refuse", "skip"] = "refuse"
     seed: int = 0
     paper: str = ""
     note: str = ""

@@ -116,8 +116,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.exists():
         raise DataError(f"{path}: no such file. A checkpoint folder holds {WEIGHTS} and recipe.json.")
     with path.open("rb") as file:
-        head = file.read(8)
-    if head[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+        head = file.read(9)
+    # The length of a safetensors header may begin like a pickle (640 does); its ninth byte is a brace in any case.
+    if head[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05") and head[8:] != b"{":
         raise DataError(
             f"{path}: this is a PyTorch pickle, which can run code when loaded, and not a safetensors file. Convert it "
             "where you trust it: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')."

@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,17 +12,20 @@ from accelerate import Accelerator
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from robustdml.data.batches import whole_parts
+from robustdml.data.batches import Batches, whole_parts
+from robustdml.data.cache import cached
 from robustdml.data.images import ImageSet
+from robustdml.data.loading import Loader, Views, workers_for
 from robustdml.data.splits import hold_out
 from robustdml.deep_metric import DeepMetric
 from robustdml.defenses.defense import clean_embeddings
 from robustdml.draws import Draws, own_generators
-from robustdml.evaluate import collapse_statistics, evaluate, images_on
+from robustdml.evaluate import checked, collapse_statistics, evaluate
 from robustdml.interruption import Interrupted, stop_signals
 from robustdml.losses import Loss, TripletLoss
 from robustdml.losses.tuples import mine
 from robustdml.models.embedder import Embedder
+from robustdml.monitors import check_finite, line, warn_of_collapse
 from robustdml.recipe import Recipe
 from robustdml.runs import (
     WEIGHTS,
@@ -36,7 +39,7 @@ from robustdml.runs import (
     read_weights,
 )
 from robustdml.serial import Json
-from robustdml.types import Batch
+from robustdml.types import Batch, arange_like
 
 LOG_EVERY = 50
 """Optimiser steps between two log entries with collapse monitors."""
@@ -68,9 +71,11 @@ class Trainer:
     position: Position
     best: float
     draws: Draws
+    workers: int = 0
 
     def __post_init__(self) -> None:
         self.running = in_precision(self.embedder, self.recipe.precision)
+        self.loader = Loader(self.data, workers=self.workers, skip_damaged=self.recipe.damaged == "skip")
 
     def mean(self, value: Tensor) -> Tensor:
         """The average of a tensor over processes."""
@@ -87,16 +92,17 @@ class Trainer:
             world=world,
         )
 
-    def batch(self, rows: Int[Tensor, "r"]) -> Batch:
-        """The images of some data set rows, on the device."""
-        device = self.accelerator.device
-        index = rows.to(device)
-        triplets = self.recipe.batches.triplets(index)
-        return Batch(images_on(self.data, rows, device), self.data.labels[rows].to(device), index, triplets)
+    def loaded(self, steps: list[Int[Tensor, "_"]]) -> Iterator[Batch]:
+        """The training views of some steps of the current epoch, on the device."""
+        draws = self.draws.under("epoch", self.position.epoch)
+        device, batches = self.accelerator.device, self.recipe.batches
+        for views in self.loader.epoch([Views(rows, batches.rows_per_item, draws) for rows in steps]):
+            images, index = checked(self.data.name, views.images).to(device), views.rows.to(device)
+            yield Batch(images, self.data.labels[views.rows].to(device), index, batches.triplets(index))
 
-    def step(self, rows: Int[Tensor, "r"]) -> dict[str, float]:
+    def step(self, batch: Batch) -> dict[str, float]:
         """One batch: as many optimiser steps as the defense asks for."""
-        recipe, position = self.recipe, self.position
+        recipe, position, rows = self.recipe, self.position, batch.index
         total = int(self.accelerator.reduce(torch.tensor(len(rows), device=self.accelerator.device), "sum"))
         fewest = total // recipe.batches.rows_per_item // self.accelerator.num_processes  # all must ask for means alike
         progress = (position.epoch + position.step / max(1, self.steps_per_epoch)) / recipe.epochs
@@ -107,12 +113,13 @@ class Trainer:
             logs, update, again = {"loss": 0.0}, None, False
             for optimiser in self.optimisers.values():
                 optimiser.zero_grad(set_to_none=True)
-            for part in whole_parts(rows, recipe.batches.rows_per_item, min(recipe.accumulate, max(1, fewest))):
+            parts = min(recipe.accumulate, max(1, fewest))
+            for part in whole_parts(arange_like(rows), recipe.batches.rows_per_item, parts):
                 with own_generators(draws.number("layers")):  # dropout depends on the step alone
                     out = recipe.defense(
                         self.running,
                         self.loss,
-                        self.batch(part),
+                        piece(batch, part, recipe.batches),
                         memory=self.memory,
                         progress=progress,
                         draws=draws,
@@ -150,9 +157,8 @@ class Trainer:
         items = self.recipe.batches.items * self.accelerator.num_processes
         return math.ceil(len(self.data.split.train) / items)
 
-    def monitors(self, rows: Int[Tensor, "r"]) -> dict[str, float]:
+    def monitors(self, batch: Batch) -> dict[str, float]:
         """Collapse monitors on the clean images of a batch."""
-        batch = self.batch(rows)
         z = clean_embeddings(self.running, batch.images)
         found = collapse_statistics(DeepMetric(self.running, self.loss.distance), z)
         if isinstance(self.loss, TripletLoss):
@@ -169,6 +175,13 @@ class Trainer:
             "best": self.best,
             "processes": self.accelerator.num_processes,
         }
+
+
+def piece(batch: Batch, part: Int[Tensor, "p"], batches: Batches) -> Batch:
+    """Consecutive rows of a batch; nothing is copied."""
+    rows = slice(int(part[0]), int(part[-1]) + 1)
+    index = batch.index[rows]
+    return Batch(batch.images[rows], batch.labels[rows], index, batches.triplets(index))
 
 
 def average_gradients(parameters: list[nn.Parameter], accelerator: Accelerator) -> None:
@@ -188,6 +201,8 @@ def train(
     data_root: Path | None = None,
     resume: bool = False,
     device: str | None = None,
+    workers: int | None = 0,
+    cache: bool = False,
     report: Callable[[str], None] = lambda line: None,
     progress: Progress = lambda done, total, what: None,
 ) -> Path:
@@ -197,6 +212,9 @@ def train(
         resume: continue at the newest checkpoint of `out`; the recipe saved there is used. Where a run has none yet, or
             there is no run, it starts at the beginning.
         device: "cpu" or "cuda"; by default a GPU if there is one.
+        workers: processes that decode images ahead, 0 for none; None for as many as pay. Results do not depend on it.
+            A script that asks for them keeps its own statements under `if __name__ == "__main__":`.
+        cache: keep the decoded images on disk (`robustdml.data.cache`).
         report: receives one line at a time.
         progress: called after every step with steps done, steps in all, and how it goes.
 
@@ -218,8 +236,12 @@ def train(
     if resume:
         recipe = read_recipe(out / "recipe.json")
     everything = recipe.data.load(data_root)
+    if cache:
+        with accelerator.main_process_first():
+            everything = cached(everything, data_root, report)
     data, validation = hold_out(everything, recipe.validation.share, recipe.seed)
-    trainer = prepare(recipe, data, accelerator)
+    count = workers_for(data, accelerator.device, accelerator.num_processes) if workers is None else workers
+    trainer = prepare(recipe, data, accelerator, workers=count)
     made_with = provenance(recipe.seed, accelerator.device) | {
         "data": everything.fingerprint(),
         "processes": accelerator.num_processes,
@@ -240,7 +262,7 @@ def train(
     return out
 
 
-def prepare(recipe: Recipe, data: ImageSet, accelerator: Accelerator) -> Trainer:
+def prepare(recipe: Recipe, data: ImageSet, accelerator: Accelerator, *, workers: int = 0) -> Trainer:
     """Model, loss and optimisers of a recipe before its first step."""
     embedder = build(recipe, data.shape)
     if recipe.start is not None:
@@ -263,7 +285,7 @@ def prepare(recipe: Recipe, data: ImageSet, accelerator: Accelerator) -> Trainer
         )
     optimisers = {n: recipe.groups.get(n, recipe.optimiser).build(p) for n, p in groups.items() if p}
     draws = Draws(recipe.seed, "train")
-    return Trainer(recipe, data, accelerator, embedder, loss, optimisers, {}, Position(), -math.inf, draws)
+    return Trainer(recipe, data, accelerator, embedder, loss, optimisers, {}, Position(), -math.inf, draws, workers)
 
 
 def restore(trainer: Trainer, folder: RunFolder) -> None:
@@ -300,28 +322,28 @@ def run(
     saved = began = time.monotonic()
     warned = False
     while position.epoch < recipe.epochs:
-        for rows in trainer.batches()[position.step :]:
-            before, logs = position.total, trainer.step(rows)
+        for batch in trainer.loaded(trainer.batches()[position.step :]):
+            before, logs = position.total, trainer.step(batch)
             position.step += 1
-            _check(logs["loss"], position.total)
+            check_finite(logs["loss"], position.total)
             progress(
                 position.epoch * trainer.steps_per_epoch + position.step,
                 recipe.epochs * trainer.steps_per_epoch,
                 f"epoch {position.epoch + 1} of {recipe.epochs}, loss {logs['loss']:.4f}",
             )
-            if len(rows) and (before == 0 or position.total // LOG_EVERY > before // LOG_EVERY):
+            if len(batch.index) and (before == 0 or position.total // LOG_EVERY > before // LOG_EVERY):
                 entry = {
                     "epoch": position.epoch + position.step / trainer.steps_per_epoch,
                     "step": position.total,
                     **logs,
                     "lr": recipe.optimiser.lr * recipe.shrinkage(position.epoch),
-                    **trainer.monitors(rows),
+                    **trainer.monitors(batch),
                     "seconds": round(time.monotonic() - began, 2),
                 }
-                warned = warned or _warn_of_collapse(entry)
+                warned = warned or warn_of_collapse(entry)
                 if trainer.accelerator.is_main_process:
                     folder.log(entry)
-                    report(_line(entry, recipe))
+                    report(line(entry, recipe.epochs))
             halt = _anywhere(stopped(), trainer.accelerator)
             if halt or _anywhere(time.monotonic() - saved > SAVE_EVERY_SECONDS, trainer.accelerator):
                 save(trainer, folder)
@@ -340,36 +362,6 @@ def _anywhere(flag: bool, accelerator: Accelerator) -> bool:
     if accelerator.num_processes == 1:
         return flag
     return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum") > 0)
-
-
-def _check(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise FloatingPointError(
-            f"the loss is {loss} at step {step}. Lower --optimiser.lr or set --clip 1.0; the last "
-            "complete checkpoint is untouched."
-        )
-
-
-def _warn_of_collapse(entry: dict[str, float]) -> bool:
-    """Say in words when the embedding shrinks to a point; rank attacks then move nothing and scores look good."""
-    if not (entry["spread"] <= 0.01 or entry["effective_rank"] <= 1.5):  # NaN is not a collapse
-        return False
-    message = (
-        f"the embedding is collapsing: at step {entry['step']:.0f} the mean distance between images is "
-        f"{entry['mean_distance']:.3g} and the effective rank {entry['effective_rank']:.2g}. A collapsed model looks "
-        "robust because nothing can be ranked. Try a weaker adversary, a lower learning rate or another miner."
-    )
-    warnings.warn(message, stacklevel=2)
-    return True
-
-
-def _line(entry: dict[str, float], recipe: Recipe) -> str:
-    left = entry["seconds"] * (recipe.epochs / max(entry["epoch"], 1e-9) - 1)
-    return (
-        f"epoch {entry['epoch']:.2f}/{recipe.epochs}  step {entry['step']}  loss {entry['loss']:.4f}  mean distance "
-        f"{entry['mean_distance']:.3f}  effective rank {entry['effective_rank']:.1f}  {entry['seconds']:.0f} s, "
-        f"about {left:.0f} s left"
-    )
 
 
 def validate(trainer: Trainer, folder: RunFolder, data: ImageSet, report: Callable[[str], None]) -> None:

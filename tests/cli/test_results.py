@@ -5,7 +5,9 @@ import shutil
 
 import pytest
 
+from robustdml.data import DATASETS
 from tests.cli.conftest import run
+from tests.data.fakes import CUB, add_to_tar, cub, packed
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_compare_formats(scored, call):
 
 
 NOUNS = ["recipes", "losses", "miners", "distances", "models", "datasets", "defenses", "attacks", "profiles", "metrics",
-         "searches", "balls"]  # fmt: skip
+         "searches", "balls", "transforms"]  # fmt: skip
 
 
 @pytest.mark.parametrize("noun", NOUNS)
@@ -173,3 +175,29 @@ def test_doctor_names_a_cache_that_cannot_be_written(nowhere, call):
     code, out, _ = call("doctor", "--data-root", "/proc/nothing")
     assert code == 1
     assert "problem: /proc/nothing cannot be written" in out
+
+
+def test_a_damaged_folder_is_not_called_missing(here, call):
+    (here / "photos/cats").mkdir(parents=True)
+    code, out, _ = call("data", "folder:photos")
+    assert code == 4
+    assert out.startswith("folder:photos: found, but it cannot be used")
+    assert call("data", "folder:nothing")[1].startswith("folder:nothing: missing")
+
+
+def test_data_are_unpacked_decoded_and_kept(here, call, monkeypatch):
+    monkeypatch.setitem(DATASETS, "cub", lambda: CUB)
+    archive = packed(here / "birds.tgz", cub(here / "elsewhere"))
+    code, out, err = call("data", "cub", "--from", archive, "--data-root", here / "root", "--decode", "--cache")
+    assert code == 0, err
+    assert "cub: complete: 6 train, 4 query, 4 gallery images of 5 classes" in out
+    assert "1,920 bytes" in err
+    assert len(list((here / "root/decoded").iterdir())) == 1
+    (here / "root/CUB_200_2011/images/001.Bird_1/b_1_0.jpg").write_bytes(b"no image")
+    code, out, _ = call("data", "cub", "--data-root", here / "root", "--decode")
+    assert code == 4
+    assert "1 of 10 images are damaged" in out
+    add_to_tar(here / "evil.tar", "CUB_200_2011/images/../../../x.jpg")
+    code, _, err = call("data", "cub", "--from", here / "evil.tar", "--data-root", here / "root")
+    assert code == 4
+    assert "leads out of it" in err

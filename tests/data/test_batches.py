@@ -201,3 +201,24 @@ def test_negatives_are_uniform_over_the_other_classes_first():
 def test_ready_triplets_of_one_class_are_refused():
     with pytest.raises(ValueError, match=r"found no negatives: all 3 training images are of class 4"):
         TripletBatches().epoch(torch.full((3,), 4), torch.arange(3), draws=Draws(0))
+@in_seconds
+@given(LABELS, SEEDS)
+def test_another_partner_is_never_the_image_itself_and_the_order_stays(labels, seed):
+    train = some(labels, seed)
+    pairs = torch.cat(Spc2(7, partner="another").epoch(labels, train, draws=Draws(seed))).reshape(-1, 2)
+    assert pairs[:, 0].equal(whole(labels, train, seed)[:, 0])
+    assert (labels[pairs[:, 0]] == labels[pairs[:, 1]]).all()
+    assert torch.isin(pairs, train).all()
+    alone = labels[train].bincount(minlength=5)[labels[pairs[:, 0]]] == 1
+    assert (pairs[:, 0] == pairs[:, 1]).equal(alone)
+
+
+def test_another_partner_is_uniform_over_the_others():
+    labels = torch.tensor([0, 1] * 4)
+    counts = torch.zeros(8, 8)
+    for seed in range(600):
+        pairs = torch.cat(Spc2(8, "another").epoch(labels, torch.arange(8), draws=Draws(seed))).reshape(-1, 2)
+        counts[pairs[:, 0], pairs[:, 1]] += 1
+    others = (labels[:, None] == labels) & ~torch.eye(8, dtype=torch.bool)
+    assert counts[~others].sum() == 0
+    assert (counts[others] - 200).abs().max() < 60

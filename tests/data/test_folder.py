@@ -3,8 +3,11 @@ import pytest
 import torch
 from PIL import Image
 
+from robustdml.data.decode import decode as decode_view
 from robustdml.data.errors import DataError
-from robustdml.data.folder import Folder, decode
+from robustdml.data.folder import Folder
+from robustdml.data.stores import Directory
+from robustdml.data.transforms import CentreCrop, RandomCrop, Unchanged
 
 RED = (255, 0, 0)
 
@@ -20,6 +23,12 @@ def fill(folder, classes, images=2):
         for i in range(images):
             save(folder / name / f"{i}.png", Image.new("RGB", (6, 4), (i, 0, 0)))
     return folder
+
+
+def decode(path, size):
+    """The image unchanged, or resized to a square."""
+    transform = CentreCrop(size[0], size[0]) if size[0] == size[1] else Unchanged()
+    return decode_view(Directory(path.parent), path.name, transform, torch.zeros(0))
 
 
 def rgb(path, size=(4, 6)):
@@ -56,7 +65,7 @@ def test_without_halves_whole_classes_are_drawn_for_the_test(tmp_path):
     assert images.labels[images.split.query].unique().numel() == 2
     assert len(images.split.train) + len(images.split.query) == len(images) == 16
     for i in range(len(images)):
-        assert images.images.paths[i].parent.name == images.class_names[images[i][1]]
+        assert images.images.names[i].split("/")[0] == images.class_names[images[i][1]]
 
 
 def test_the_seed_draws_the_test_classes(tmp_path):
@@ -181,7 +190,7 @@ def test_damaged_images_are_named(tmp_path):
     for content in (whole[:40], whole[:20], b"not an image", whole[:45] + b"\xff" * 20 + whole[65:]):
         (tmp_path / "a/0.png").write_bytes(content)
         images = Folder(str(tmp_path), image_size=4).load()
-        damaged = images.images.paths.index(tmp_path / "a/0.png")
+        damaged = images.images.names.index("a/0.png")
         with pytest.raises(DataError, match=r"a/0.png cannot be read as an image .* Replace or remove it"):
             images.batch(torch.arange(len(images)))
         assert images[damaged - 1][2] >= 0
@@ -190,7 +199,9 @@ def test_damaged_images_are_named(tmp_path):
 def test_files_without_content_are_found_before_training(tmp_path):
     fill(tmp_path, "abcd")
     (tmp_path / "c/0.png").write_bytes(b"")
-    assert "c/0.png is an empty file, not an image" in failure(tmp_path)
+    message = failure(tmp_path)
+    assert "1 image files are empty" in message
+    assert "c/0.png" in message
 
 
 def test_a_file_that_is_no_image_is_named_when_sizes_are_read(tmp_path):
@@ -276,3 +287,29 @@ def test_impossible_options_are_refused():
         Folder("x", image_size=0)
     with pytest.raises(ValueError, match="0 < test_fraction < 1"):
         Folder("x", test_fraction=1.0)
+
+
+def test_training_sees_random_parts_if_asked_for(tmp_path):
+    for name in "abcd":
+        for i in range(2):
+            save(tmp_path / name / f"{i}.png", Image.new("RGB", (16, 16), (0, 40 * i, 0)))
+    images = Folder(str(tmp_path), augment=True).load()
+    assert images.images.train == RandomCrop(16, 16, padding=2)
+    assert images.images.test == CentreCrop(16, 16)
+    assert Folder(str(tmp_path), image_size=224, augment=True).load().images.train == RandomCrop(224, 256)
+    assert images.batch(torch.tensor([0])).shape == (1, 3, 16, 16)
+    save(tmp_path / "d/1.png", Image.new("RGB", (5, 4)))
+    assert Folder(str(tmp_path), augment=True).load().images.train == RandomCrop(224, 256)
+
+
+def test_random_parts_need_square_images(tmp_path):
+    fill(tmp_path, "abcd")
+    assert "random parts are cut from square images, these have 4x6 pixels" in failure(tmp_path, augment=True)
+
+
+def test_an_image_that_changed_its_size_is_named(tmp_path):
+    fill(tmp_path, "abcd")
+    images = Folder(str(tmp_path)).load()
+    save(tmp_path / images.images.names[0], Image.new("RGB", (5, 4)))
+    with pytest.raises(DataError, match=r"has 4x5 pixels \(height x width\), the other images 4x6"):
+        images.batch(torch.tensor([0, 1]))

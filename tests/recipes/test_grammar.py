@@ -254,7 +254,8 @@ def test_strings_are_the_named_recipes():
     [
         ("fashion:rc2f2", "has 2 parts"),
         ("fashon:rc2f2:ptripletN", "Did you mean fashion"),
-        ("cub:rres18:ptripletN", "data set 'cub' is not available"),
+        ("birds:rc2f2:ptripletN", "data set 'birds' is not available"),
+        ("cub:rc2f2:ptripletN", "rc2f2 is a network for images of 28x28 pixels"),
         ("fashion:rc2f3:ptripletN", "Did you mean rc2f2"),
         ("fashion:rc2f2ghm:ptripletN", "comes later"),
     ],

@@ -13,6 +13,8 @@ EXAMPLES = (
     "fashion",
     "fashion --download",
     "mnist --from mnist.zip --data-root /data",
+    "cub --from CUB_200_2011.tgz",
+    "sop --decode",
     "folder:photos",
     "digits --json",
 )
@@ -23,11 +25,15 @@ class Options(Common):
     """Where a data set is looked for, what is there, and how to get what is missing. Exit 4 unless it is complete."""
 
     name: Positional[str]
-    """digits, mnist, fashion or folder:PATH"""
+    """name of a data set (robustdml list datasets) or folder:PATH"""
     download: bool = False
     """fetch what is missing or damaged; a download that was stopped goes on"""
     archive: Annotated[File, tyro.conf.arg(name="from")] = None
-    """unpack a zip or tar archive instead; only the published files are taken out of it"""
+    """unpack a zip or tar archive instead; only files of the data set are taken out of it"""
+    decode: bool = False
+    """decode every image, and name those that are damaged"""
+    cache: bool = False
+    """decode every image once and keep them on disk, for train --cache"""
     data_root: File = None
     """folder that is looked at first, and that downloads go to"""
 
@@ -37,14 +43,21 @@ def main(argv: list[str]) -> int:
     options, _ = read(Options, argv, "data", EXAMPLES)
     if options.download and options.archive:
         raise failures.UsageError("--download and --from exclude each other.")
-    from robustdml.data import describe
-    from robustdml.data.sources import download, unpack
+    from robustdml.data import dataset, describe, download, unpack
+    from robustdml.data.cache import cached
 
-    if options.archive:
-        unpack(options.name, options.archive, options.data_root)
-    elif options.download:
-        with terminal.Progress(options.quiet) as progress:
+    with terminal.Progress(options.quiet) as progress:
+        if options.archive:
+            unpack(options.name, options.archive, options.data_root)
+        elif options.download:
             download(options.name, options.data_root, lambda file, done, total: progress(done, total or done, file))
-    found = describe(options.name, options.data_root)
+        found = describe(
+            options.name,
+            options.data_root,
+            decode=options.decode,
+            progress=lambda done, total: progress(done, total, "decoding"),
+        )
+        if options.cache and found["complete"]:
+            cached(dataset(options.name).load(options.data_root), options.data_root, progress.note)
     terminal.document(found) if options.json else terminal.lines(show.data(found))
     return 0 if found["complete"] else failures.BAD_DATA

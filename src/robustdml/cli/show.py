@@ -121,15 +121,19 @@ def _span(span: list[float] | None) -> str:
     return f"[{_one(span[0])}, {_one(span[1])}]" if span else ""
 
 
+_STATES = {"complete": "complete", "missing": "missing", "damaged": "found, but it cannot be used"}
+
+
 def data(found: Json) -> list[str]:
     """Where a data set was looked for, and what is there."""
     places = [
         f"  {p['path']}: {', '.join(p['holds']) or 'empty' if p['exists'] else 'not there'}" for p in found["looked_in"]
     ]
-    state, problem = "missing", [found["problem"]]
+    state, problem = _STATES[found["state"]], [found["problem"]]
     if found["complete"]:
         counts = ", ".join(f"{n} {role}" for role, n in found["images"].items())
-        state, problem = f"complete: {counts} images of {found['classes']} classes, shape {found['shape']}", []
+        state += f": {counts} images of {found['classes']} classes, shape {found['shape']}"
+        problem = [found["note"]] if found["note"] else []
     expected = (
         [f"published: {', '.join(f'{n} {role}' for role, n in found['expected'].items())}"] if found["expected"] else []
     )

@@ -34,6 +34,10 @@ class Options(Running):
     """of weights, order and draws; by default the recipe's (0)"""
     processes: Whole = None
     """on this machine; by default one per visible GPU, one on the CPU"""
+    workers: Whole = None
+    """processes that decode images ahead, 0 for none; by default as many as pay. Results do not depend on it"""
+    cache: bool = False
+    """decode every image once and keep them on disk (196 608 bytes per image of 256x256)"""
     dry_run: bool = False
     """print the resolved recipe, passes and memory; needs no data"""
 
@@ -51,6 +55,8 @@ def main(argv: list[str]) -> int:
         return training.dry_run(recipe, count, as_json=options.json)
     if count > 1:
         return processes.spread(count, "train", argv)
-    again = {"device": options.device, "processes": options.processes, "data-root": options.data_root}
-    resume = training.resume_command(options.recipe, run, again, test=options.test)
-    return training.carry_out(recipe, run, options, resume, resuming=options.resume, test=options.test)
+    again = {"device": options.device, "processes": options.processes, "data-root": options.data_root,
+             "workers": options.workers}  # fmt: skip
+    resume = training.resume_command(options.recipe, run, again, test=options.test, cache=options.cache)
+    loading = training.Loading(options.workers, options.cache)
+    return training.carry_out(recipe, run, options, resume, loading, resuming=options.resume, test=options.test)

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from robustdml.cli import show, terminal
@@ -32,7 +33,17 @@ def dry_run(recipe: Recipe, processes: int, *, as_json: bool) -> int:
     return 0
 
 
-def carry_out(recipe: Recipe, run: Path, options: Running, resume: str, *, resuming: bool, test: bool) -> int:
+@dataclass(frozen=True)
+class Loading:
+    """How images get from files to the training steps: worker processes (None: as many as pay), and the cache."""
+
+    workers: int | None
+    cache: bool
+
+
+def carry_out(
+    recipe: Recipe, run: Path, options: Running, resume: str, loading: Loading, *, resuming: bool, test: bool
+) -> int:
     """Train, evaluate if wanted, print."""
     device = device_named(options.device)
     try:
@@ -43,6 +54,8 @@ def carry_out(recipe: Recipe, run: Path, options: Running, resume: str, *, resum
                 data_root=options.data_root,
                 resume=resuming,
                 device=device.type,
+                workers=loading.workers,
+                cache=loading.cache,
                 report=progress.line,
                 progress=progress,
             )
@@ -55,8 +68,8 @@ def carry_out(recipe: Recipe, run: Path, options: Running, resume: str, *, resum
     return 0
 
 
-def resume_command(name: str, run: Path, again: Mapping[str, object], *, test: bool) -> str:
+def resume_command(name: str, run: Path, again: Mapping[str, object], *, test: bool, cache: bool) -> str:
     """What continues this run, typed in the same folder."""
     words = ["robustdml", "train", name, "--out", str(run), "--resume"]
     words += [word for option, value in again.items() if value is not None for word in (f"--{option}", str(value))]
-    return shlex.join([*words, "--test"] if test else words)
+    return shlex.join([*words, *(f for f, on in (("--cache", cache), ("--test", test)) if on)])

@@ -9,7 +9,7 @@ none at all (a tensor of length 0) when fewer items than processes are left.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -48,14 +48,19 @@ class Batches(Protocol):
 class Spc2:
     """Pairs of one class, two samples per class: rows 2t and 2t + 1 of a batch are an image and its partner.
 
-    The partner of an image is uniform over all training images of its class, itself included, so a class with a single
-    image pairs it with itself. Classes are neither balanced nor kept apart: sampling is uniform over images.
+    The partner of an image is uniform over all training images of its class; a class with a single image pairs it with
+    itself. Classes are neither balanced nor kept apart: sampling is uniform over images.
+
+    Note: the published implementation lets an image be its own partner, with probability one over the size of its class
+    (`partner="any"`, the default). The order of an epoch is the same for both.
 
     Args:
         pairs: pairs per process and step, at least 1; a batch has twice as many rows.
+        partner: "any" image of the class, or "another" one.
     """
 
     pairs: int = 128
+    partner: Literal["any", "another"] = "any"
     rows_per_item: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
@@ -83,7 +88,8 @@ class Spc2:
             ValueError: if there is no process `rank` among `world`.
         """
         first = train.sort().values
-        return _steps(torch.stack([first, _partners(labels, first, draws)], dim=1), self.items, draws, rank, world)
+        partners = _partners(labels, first, draws, itself=self.partner == "any")
+        return _steps(torch.stack([first, partners], dim=1), self.items, draws, rank, world)
 
     def triplets(self, rows: Int[Tensor, "r"]) -> Triplets | None:
         """None: a miner finds them."""
@@ -178,12 +184,20 @@ class TripletBatches:
         return Triplets(anchor, anchor + 1, anchor + 2)
 
 
-def _partners(labels: Int[Tensor, "n"], first: Int[Tensor, "t"], draws: Draws) -> Int[Tensor, "t"]:
-    """For each image one of its class."""
+def _partners(
+    labels: Int[Tensor, "n"], first: Int[Tensor, "t"], draws: Draws, *, itself: bool = True
+) -> Int[Tensor, "t"]:
+    """For each image one of its class; not itself if that is not wanted and the class has another."""
     _, group, count = torch.unique(labels[first], return_inverse=True, return_counts=True)
     by_class = first[group.argsort(stable=True)]
     start = count.cumsum(0) - count  # where each class begins in by_class
-    return by_class[start[group] + draws.integers("partner", first, count[group])]
+    if itself:
+        place = draws.integers("partner", first, count[group])
+    else:
+        own = group.argsort(stable=True).argsort() - start[group]  # where each image stands in its class
+        skipped = 1 + draws.integers("partner", first, (count[group] - 1).clamp_min(1))
+        place = (own + skipped) % count[group]
+    return by_class[start[group] + place]
 
 
 def _steps(items: Int[Tensor, "t k"], size: int, draws: Draws, rank: int, world: int) -> list[Int[Tensor, "r"]]:
@@ -192,6 +206,16 @@ def _steps(items: Int[Tensor, "t k"], size: int, draws: Draws, rank: int, world:
         raise ValueError(f"a batch composition got rank={rank} of world={world}; expected 0 <= rank < world.")
     order = draws.bits("order", items[:, 0]).argsort(stable=True)
     return [step.tensor_split(world)[rank].reshape(-1) for step in items[order].split(size * world)]
+
+
+def slots(rows: Int[Tensor, "r"], rows_per_item: int) -> Int[Tensor, "r"]:
+    """A number for each row of a batch that no other row of the epoch has, whatever batch or process it is in.
+
+    Every image is the first of one item per epoch, so an item is known by it; its rows follow one another. The random
+    views of a pair thus differ even where an image is its own partner.
+    """
+    first = rows[::rows_per_item, None]
+    return (rows_per_item * first + torch.arange(rows_per_item)).flatten()
 
 
 def whole_parts(rows: Int[Tensor, "r"], rows_per_item: int, parts: int) -> list[Tensor]:

@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from robustdml.data.transforms import RandomCrop, Unchanged
+from robustdml.draws import Draws
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -32,11 +35,23 @@ class Images(Protocol):
         ...
 
     def batch(self, index: Int[Tensor, "b"]) -> Float[Tensor, "b c h w"]:
-        """The images at `index`: float32, pixels in [0, 1], on the CPU."""
+        """The images at `index` as evaluations see them: float32, pixels in [0, 1], on the CPU."""
         ...
 
     def fingerprint(self) -> str:
         """A checksum that changes when the images do."""
+        ...
+
+
+@runtime_checkable
+class Augmented(Images, Protocol):
+    """A source of images that training sees otherwise than evaluations do."""
+
+    def views(self, index: Int[Tensor, "b"], slot: Int[Tensor, "b"], draws: Draws) -> Float[Tensor, "b c h w"]:
+        """The images at `index` as training sees them, e.g. cut and mirrored at random.
+
+        `slot` numbers the places of an epoch: row i may depend on `draws`, `slot[i]` and its image alone.
+        """
         ...
 
 
@@ -47,10 +62,21 @@ class Pixels:
     Attributes:
         values: integers in 0 … `top`.
         top: the value that stands for 1.0; a power of two keeps the float32 pixels exact.
+        train: random views for training.
+
+    Raises:
+        ValueError: if training views have another size than the images.
     """
 
     values: UInt8[Tensor, "n c h w"]
     top: int = 255
+    train: Unchanged | RandomCrop = Unchanged()  # noqa: RUF009  # frozen
+
+    def __post_init__(self) -> None:
+        side = self.train.side
+        if side is not None and (side, side) != tuple(self.values.shape[2:]):
+            height, width = self.values.shape[2:]
+            raise ValueError(f"Pixels: images have {height}x{width} pixels, training views {side}x{side}.")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -66,9 +92,15 @@ class Pixels:
         """The images at `index`: float32, pixels in [0, 1]."""
         return self.values[index.to(self.values.device)].float() / self.top
 
+    def views(self, index: Int[Tensor, "b"], slot: Int[Tensor, "b"], draws: Draws) -> Float[Tensor, "b c h w"]:
+        """Random views of the images at `index`."""
+        numbers = draws.uniform("view", slot, (self.train.numbers,), torch.float64)
+        return self.train.crop(self.values[index.to(self.values.device)], numbers).float() / self.top
+
     def fingerprint(self) -> str:
-        """SHA-256 of shape, range and values."""
-        digest = hashlib.sha256(repr((tuple(self.values.shape), self.top)).encode())
+        """SHA-256 of shape, range, views and values."""
+        views = () if isinstance(self.train, Unchanged) else (self.train,)
+        digest = hashlib.sha256(repr((tuple(self.values.shape), self.top, *views)).encode())
         digest.update(self.values.numpy().tobytes())
         return digest.hexdigest()
 
@@ -83,6 +115,7 @@ class ImageSet:
         labels: class of each image, a row of `class_names`; known without decoding an image.
         split: which images train, ask and answer.
         class_names: one name per class.
+        note: what a reader must know about how split or images were made; "" if there is nothing.
 
     Raises:
         ValueError: if images, labels, class names and split do not fit together.
@@ -93,6 +126,7 @@ class ImageSet:
     labels: Int[Tensor, "n"]
     split: Split
     class_names: tuple[str, ...]
+    note: str = ""
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -142,6 +176,21 @@ class ImageSet:
             DataError: if an image on disk cannot be read.
         """
         return self.images.batch(index)
+
+    def views(self, index: Int[Tensor, "b"], slot: Int[Tensor, "b"], draws: Draws) -> Float[Tensor, "b c h w"]:
+        """The images at `index` as training sees them: float32, pixels in [0, 1], on the CPU.
+
+        They are those of `batch` unless `images` is `Augmented`.
+
+        Args:
+            slot: a number for each row that no other row of the epoch has (`Spc2.slots`).
+            draws: a stream of this epoch.
+
+        Raises:
+            DataError: if an image on disk cannot be read.
+        """
+        images = self.images
+        return images.views(index, slot, draws) if isinstance(images, Augmented) else images.batch(index)
 
     def fingerprint(self) -> str:
         """SHA-256 of what results depend on: pixels (or files and their sizes), labels, class names and split."""

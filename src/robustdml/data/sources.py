@@ -4,40 +4,24 @@ import gzip
 import hashlib
 import http.client
 import io
-import lzma
 import os
 import shlex
-import stat
-import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from robustdml.data.errors import DataError
+from robustdml.data.archives import BROKEN, CHUNK, Read, members
+from robustdml.data.errors import DataError, MissingData
 
 LARGEST_FILE = 64 << 20
 """Bytes beyond which an unpacked file cannot be one of ours (the largest published one has 47 040 016)."""
 LARGEST_ARCHIVE = 1 << 30
 """Unpacked bytes beyond which an archive is refused."""
-_CHUNK = 1 << 18
-_BROKEN_ARCHIVE = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    OSError,  # broken gzip and bzip2 streams
-    RuntimeError,  # an encrypted zip
-    NotImplementedError,  # an unknown compression
-)
-Read = Callable[[int], bytes]
-"""(number of bytes) -> that many more bytes of a file, none at its end."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +82,20 @@ def published(name: str) -> Published:
 def roots(root: Path | None = None) -> list[Path]:
     """Data roots, first to last: `root`, `ROBUSTDML_DATA`, the user's cache (XDG_CACHE_HOME), `~/.torch`."""
     named = os.environ.get("ROBUSTDML_DATA", "")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    home = Path.home()
     listed = [
         *([root.expanduser()] if root else []),
         *([Path(named).expanduser()] if named else []),
-        # The XDG specification tells programs to ignore relative paths.
-        (cache if cache.is_absolute() else home / ".cache") / "robustdml",
-        home / ".torch",
+        cache_folder(),
+        Path.home() / ".torch",
     ]
     return list(dict.fromkeys(listed))
+
+
+def cache_folder(root: Path | None = None) -> Path:
+    """Where what can be made again is kept: `root`, else the user's cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The XDG specification tells programs to ignore relative paths.
+    return root.expanduser() if root else (cache if cache.is_absolute() else Path.home() / ".cache") / "robustdml"
 
 
 def places(name: str, root: Path | None = None) -> list[Path]:
@@ -151,7 +139,9 @@ def find(name: str, root: Path | None = None) -> dict[str, Path]:
         return found
     looked = "\n".join(f"  {place}" for place in tried)
     files = ", ".join(f"{file}.gz" for file in wanted)
-    raise DataError(f"{name} was not found. Looked for {files} (packed or not) in\n{looked}\n{how_to_get(name, root)}")
+    raise MissingData(
+        f"{name} was not found. Looked for {files} (packed or not) in\n{looked}\n{how_to_get(name, root)}"
+    )
 
 
 @contextmanager
@@ -174,7 +164,7 @@ def checksum(path: Path) -> str:
     total = 0
     try:
         with opened(path) as stream:
-            while chunk := stream.read(_CHUNK):
+            while chunk := stream.read(CHUNK):
                 total += len(chunk)
                 if total > LARGEST_FILE:
                     return f"unknown (more than {LARGEST_FILE >> 20} MiB)"
@@ -219,7 +209,7 @@ def download(name: str, root: Path | None = None, progress: Progress = silent) -
         part = place / f"{file}.gz.part"
         url = f"{source.mirror}{file}.gz"
         try:
-            _fetch(url, part, progress)
+            fetch(url, part, progress)
         except DataError as error:
             raise DataError(f"{error}\nTo unpack a copy instead: robustdml data {name} --from ARCHIVE") from error
         found = checksum(part)
@@ -241,8 +231,12 @@ def _install(part: Path, target: Path, other_form: Path) -> None:
     other_form.unlink(missing_ok=True)
 
 
-def _fetch(url: str, part: Path, progress: Progress) -> None:
-    """Appends to `part` what it lacks of the file at `url`."""
+def fetch(url: str, part: Path, progress: Progress, largest: int = LARGEST_FILE) -> None:
+    """Appends to `part` what it lacks of the file at `url`; stops beyond `largest` bytes, which a checksum refuses.
+
+    Raises:
+        DataError: if the server fails or the connection ends too early.
+    """
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -252,12 +246,12 @@ def _fetch(url: str, part: Path, progress: Progress) -> None:
             rest = response.headers.get("Content-Length")
             total = have + int(rest) if rest else None
             with part.open("ab" if have else "wb") as file:
-                while chunk := response.read(_CHUNK):
+                while chunk := response.read(CHUNK):
                     file.write(chunk)
                     have += len(chunk)
                     progress(part.name.removesuffix(".part"), have, total)
-                    if have > LARGEST_FILE:
-                        break  # the checksum refuses it
+                    if have > largest:
+                        return
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -293,7 +287,7 @@ def unpack(name: str, archive: Path, root: Path | None = None) -> Path:
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=place) as scratch:
         try:
             genuine, others = _genuine_members(source, archive, Path(scratch))
-        except _BROKEN_ARCHIVE as error:
+        except BROKEN as error:
             raise DataError(f"{archive} cannot be unpacked ({error}).") from error
         missing = [file for file in source.contents if file not in genuine]
         if missing:
@@ -312,11 +306,11 @@ def _genuine_members(source: Published, archive: Path, scratch: Path) -> tuple[d
     """Verified copies in `scratch` of the wanted files, and the names of wanted files with another content."""
     genuine: dict[str, Path] = {}
     others: set[str] = set()
-    for number, (member, read) in enumerate(_members(archive)):
-        file = member.removesuffix(".gz")
+    for number, (path, _, read) in enumerate(members(archive, largest=LARGEST_ARCHIVE)):
+        file = path.name.removesuffix(".gz")
         if file not in source.contents or file in genuine:
             continue
-        copy = scratch / f"{number}{'.gz' if member.endswith('.gz') else ''}"
+        copy = scratch / f"{number}{'.gz' if path.suffix == '.gz' else ''}"
         _copy(read, copy, archive)
         if checksum(copy) == source.contents[file]:
             genuine[file] = copy
@@ -329,52 +323,8 @@ def _genuine_members(source: Published, archive: Path, scratch: Path) -> tuple[d
 def _copy(read: Read, copy: Path, archive: Path) -> None:
     total = 0
     with copy.open("wb") as file:
-        while chunk := read(_CHUNK):
+        while chunk := read(CHUNK):
             total += len(chunk)
             if total > LARGEST_FILE:
                 raise DataError(f"{archive} holds a data file of more than {LARGEST_FILE >> 20} MiB; it was refused.")
             file.write(chunk)
-
-
-def _members(archive: Path) -> Iterator[tuple[str, Read]]:
-    """(file name, how to read its next bytes) of the regular files in an archive; refuses what has no place in one."""
-    if zipfile.is_zipfile(archive):
-        yield from _zip_members(archive)
-    elif tarfile.is_tarfile(archive):
-        yield from _tar_members(archive)
-    else:
-        raise DataError(f"{archive} is neither a zip nor a tar archive.")
-
-
-def _zip_members(archive: Path) -> Iterator[tuple[str, Read]]:
-    total = 0
-    with zipfile.ZipFile(archive) as pack:
-        for member in pack.infolist():
-            kind = stat.S_IFMT(member.external_attr >> 16)
-            total += member.file_size
-            _check(archive, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR), total)
-            if not member.is_dir():
-                with pack.open(member) as stream:
-                    yield PurePosixPath(member.filename).name, stream.read
-
-
-def _tar_members(archive: Path) -> Iterator[tuple[str, Read]]:
-    total = 0
-    with tarfile.open(archive) as pack:
-        for member in pack:
-            total += member.size
-            _check(archive, member.name, member.isreg() or member.isdir(), total)
-            stream = pack.extractfile(member) if member.isreg() else None
-            if stream:
-                with stream:
-                    yield PurePosixPath(member.name).name, stream.read
-
-
-def _check(archive: Path, member: str, is_plain: bool, total: int) -> None:
-    path = PurePosixPath(member.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts:
-        raise DataError(f"{archive} was refused: its member {member!r} leads out of it.")
-    if not is_plain:
-        raise DataError(f"{archive} was refused: its member {member!r} is a link or a device.")
-    if total > LARGEST_ARCHIVE:
-        raise DataError(f"{archive} was refused: it unpacks to more than {LARGEST_ARCHIVE >> 20} MiB.")

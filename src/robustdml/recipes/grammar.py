@@ -6,7 +6,8 @@ pairs with random negatives, ranked on the unit sphere (N). Suffixes are in `suf
 
 import re
 
-from robustdml.data.idx import Fashion, Mnist
+from robustdml.data.table import DATASETS as NAMED
+from robustdml.data.table import Dataset
 from robustdml.defenses import FreeTraining, ShiftTraining
 from robustdml.losses import Loss, Margin
 from robustdml.models import C2F2, LeNet, Model
@@ -16,7 +17,10 @@ from robustdml.recipes.robrank import training_adversary
 from robustdml.recipes.suffixes import SUFFIXES, defended, meaningless, with_barlow
 from robustdml.serial import nearest
 
-DATASETS: dict[str, type[Mnist] | type[Fashion]] = {"mnist": Mnist, "fashion": Fashion}
+DATASETS: dict[str, type[Dataset]] = {
+    name: NAMED[name] for name in ("mnist", "fashion", "cub", "cars", "sop", "cifar10", "cifar100")
+}
+_OF_28 = ("mnist", "fashion")
 BACKBONES: dict[str, tuple[Model, int]] = {"rc2f2": (C2F2(512), 8), "rlenet": (LeNet(128), 16)}
 """Network and epochs: upstream halves the 16 epochs for pairs, but not those of rlenet."""
 _BARLOW = re.compile(r"tripletBT(?=N$)")
@@ -43,6 +47,11 @@ def from_string(text: str) -> Recipe:
         why = meaningless(network, list(BACKBONES))
         raise ValueError(f"{text}: {why}" if why else _unknown("model", network, text, list(models)))
     base, suffix = models[network]
+    if dataset not in _OF_28:
+        raise ValueError(
+            f"{text}: {base} is a network for images of 28x28 pixels, those of {dataset} are larger. Known for it: "
+            f"{', '.join(_OF_28)}. The rest of RobRank's grammar comes later."
+        )
     model, epochs = BACKBONES[base]
     data = DATASETS[dataset]()
     defense = defended(base, suffix, training_adversary(data.shape))
