@@ -224,7 +224,7 @@ def test_a_defense_with_memory_resumes_to_the_same_bits(tmp_path, name):
 def test_repeats_are_optimiser_steps_of_their_own():
     recipe = quick(plain_digits_small(), defense=REMEMBERING["free"])
     trainer = prepare(recipe, Digits().load(), Accelerator(cpu=True))
-    trainer.step(trainer.batches()[0])
+    trainer.step(next(trainer.loaded(trainer.batches())))
     assert trainer.position.total == 2
     assert set(trainer.memory) == {"perturbation"}
 
@@ -354,7 +354,7 @@ def test_a_run_that_stops_in_between_reaches_the_same_bits(tmp_path, changes):
 
     def steps(trainer, count):
         for _ in range(count):
-            trainer.step(trainer.batches()[trainer.position.step])
+            trainer.step(next(trainer.loaded(trainer.batches()[trainer.position.step :])))
             trainer.position.step += 1
 
     steps(whole, 4)
@@ -372,7 +372,7 @@ def test_the_boundary_of_a_margin_loss_has_its_own_optimiser():
     recipe = quick(plain_digits_small(), loss=Margin(), groups={"beta": Sgd(lr=0.5)}, optimiser=Adam(lr=0.0))
     trainer = prepare(recipe, Digits().load(), Accelerator(cpu=True))
     before = [t.clone() for t in trainer.embedder.state_dict().values()]
-    trainer.step(trainer.batches()[0])
+    trainer.step(next(trainer.loaded(trainer.batches())))
     assert float(trainer.loss.beta.detach()) == pytest.approx(0.6 - 0.5 * float(trainer.loss.beta.grad))
     assert float(trainer.loss.beta.grad) != 0
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.embedder.state_dict().values(), strict=True))
@@ -386,7 +386,7 @@ def test_groups_that_alternate_step_in_turn_on_the_same_batch():
         for alternate in (False, True)
     )
     for trainer in (together, in_turn):
-        trainer.step(trainer.batches()[0])
+        trainer.step(next(trainer.loaded(trainer.batches())))
         assert float(trainer.loss.beta.detach()) == pytest.approx(-0.25)
     assert (together.position.total, in_turn.position.total) == (1, 2)
     weights = (trainer.embedder.parameters() for trainer in (together, in_turn))
@@ -403,7 +403,7 @@ def test_learning_rates_fall_at_the_milestones_of_every_group():
     rates = []
     for epoch in range(4):
         trainer.position.epoch = epoch
-        trainer.step(trainer.batches()[0])
+        trainer.step(next(trainer.loaded(trainer.batches())))
         rates.append([o.param_groups[0]["lr"] for o in trainer.optimisers.values()])
     expected = [[2e-3 * f, 0.5 * f] for f in (1, 0.1, 0.1, 0.01)]
     assert rates == [pytest.approx(pair) for pair in expected]
