@@ -1,6 +1,7 @@
 """Projected gradient descent on the energy (Madry et al., arXiv:1706.06083)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +24,18 @@ def usable(gradient: Tensor) -> Tensor:
     return gradient.nan_to_num(nan=0.0)
 
 
+def eccv_schedule(eps: float) -> "Pgd":
+    """The search that the ECCV 2020 code (arXiv:2002.11293) derives from an l-infinity radius alone.
+
+    step_size = min(max(eps / 10, 1/255), 0.01) and steps = min(max(10, 2 eps / step_size), 30), cut to a whole number;
+    a single step of eps where eps <= 1/255.
+    """
+    if eps <= 1 / 255:
+        return Pgd(1, eps)
+    step_size = min(max(eps / 10, 1 / 255), 0.01)
+    return Pgd(int(min(max(10, 2 * eps / step_size), 30)), step_size)
+
+
 @dataclass(frozen=True)
 class Pgd:
     """x <- project(x - step_size * direction(gradient)), `steps` times; the last iterate is the result.
@@ -31,11 +44,15 @@ class Pgd:
         steps: number of gradients. A single step uses the whole radius as its size (FGSM), as published.
         step_size: in units of the ball's norm.
         random_start: begin at a uniform point of the ball instead of its centre.
+        universal: average the gradient over the block before its direction is taken, so that all images move alike up
+            to the edge of the box; a random start is then shared too. Results depend on who is in the block.
     """
 
     steps: int
     step_size: float
     random_start: bool = False
+    universal: bool = False
+    forwards: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -63,8 +80,10 @@ class Pgd:
         centre, unit = x, arange_like(x)
         size = ball.eps if self.steps == 1 else self.step_size
         if self.random_start:
-            x = ball.sample(centre, draws=draws, index=index)
+            x = ball.sample(centre, draws=draws, index=index[:1].expand(len(x)) if self.universal else index)
         for step in range(self.steps):
             gradient = usable(input_gradient(energy, x, unit, step))
+            if self.universal:
+                gradient = gradient.mean(dim=0, keepdim=True)
             x = ball.project(x - size * ball.direction(gradient), centre)
         return x
