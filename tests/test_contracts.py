@@ -10,6 +10,7 @@ import torch
 
 from robustdml.adversary import BALLS, SEARCHES, Adversary, Ball, Linf, Noise, Pgd, Search
 from robustdml.attacks import GOALS, Goal
+from robustdml.attacks.goals import WEIGHTS, Weight
 from robustdml.defenses import DEFENSES, Defense
 from robustdml.distance import DISTANCES, Distance
 from robustdml.draws import Draws
@@ -23,7 +24,7 @@ from tests.toys import generator
 
 TABLES = [
     (DISTANCES, Distance), (MINERS, Miner), (LOSSES, Loss), (MODELS, Model), (BALLS, Ball), (SEARCHES, Search),
-    (GOALS, Goal), (DEFENSES, Defense),
+    (GOALS, Goal), (WEIGHTS, Weight), (DEFENSES, Defense),
 ]  # fmt: skip
 ARGUMENTS = {  # by field name: what a class without a default for it is made with
     "eps": 8 / 255,
@@ -183,6 +184,19 @@ def test_searches_stay_in_ball_and_box(it, ball, tuples):
     assert torch.equal(found, again)
     if it != Noise():
         assert float(energy(found, None, 0).sum()) < float(energy(x, None, 0).sum())
+
+
+@instances(SEARCHES)
+def test_searches_pass_images_through_the_network_as_often_as_they_say(it):
+    x = torch.rand(4, 1, 4, 4, generator=generator(), dtype=torch.float64)
+    seen = {True: 0, False: 0}
+
+    def energy(pixels, unit, step):
+        seen[torch.is_grad_enabled()] += len(pixels)
+        return pixels.flatten(1).sum(dim=1)
+
+    it(energy, x, BALLS["Linf"](0.05), draws=Draws(0), index=torch.arange(4))
+    assert seen == {True: 4 * it.gradients, False: 4 * it.forwards}
 
 
 @instances(GOALS)

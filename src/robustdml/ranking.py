@@ -109,7 +109,9 @@ class Rankings:
     sums: Float[Tensor, "b m s"]
 
     @classmethod
-    def of(cls, to_gallery: Callable[[Tensor], Tensor], z: Float[Tensor, "n d"], rows: Int[Tensor, "b m"]) -> "Rankings":
+    def of(
+        cls, to_gallery: Callable[[Tensor], Tensor], z: Float[Tensor, "n d"], rows: Int[Tensor, "b m"]
+    ) -> "Rankings":
         """The rankings that gallery rows see; the product is made in blocks of bounded size."""
         flat, n = rows.flatten(), len(z)
         ordered = torch.empty(len(flat), n, dtype=precise(z[:0]).dtype, device=z.device)

@@ -10,9 +10,20 @@ from torch import nn
 from robustdml.adversary import Adversary, Linf, Nes, Pgd, eccv_schedule
 from robustdml.attacks import Attack, RetrievalSystem, Surrogate
 from robustdml.attacks.goals import (
-    Candidate, DynamicWeight, EmbeddingShift, FixedWeight, Misclassify, Mismatch, Misrank, Order, PreservingOrder,
-    PreservingQuery, Query, TargetedMismatch, TopOut,
-)  # fmt: skip
+    Candidate,
+    DynamicWeight,
+    EmbeddingShift,
+    FixedWeight,
+    Misclassify,
+    Mismatch,
+    Misrank,
+    Order,
+    PreservingOrder,
+    PreservingQuery,
+    Query,
+    TargetedMismatch,
+    TopOut,
+)
 from robustdml.attacks.goals.preserving import kappa_of
 from robustdml.deep_metric import DeepMetric
 from robustdml.distance import Dot

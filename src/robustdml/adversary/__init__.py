@@ -10,6 +10,17 @@ from robustdml.adversary.universal import Universal
 SEARCHES: dict[str, type[Search]] = {"Pgd": Pgd, "Noise": Noise, "Nes": Nes, "Universal": Universal}
 
 __all__ = [
-    "BALLS", "L2", "SEARCHES", "Adversary", "Ball", "Linf", "Nes", "Noise", "Pgd", "Search", "Universal", "eccv_schedule",
+    "BALLS",
+    "L2",
+    "SEARCHES",
+    "Adversary",
+    "Ball",
+    "Linf",
+    "Nes",
+    "Noise",
+    "Pgd",
+    "Search",
+    "Universal",
+    "eccv_schedule",
     "embed_tuples",
-]  # fmt: skip
+]

@@ -114,9 +114,7 @@ class Nes:
         """The same with every image once in each call."""
         found, unit = torch.zeros_like(x), arange_like(x)
         for displacement in self._members(x, ball, step, draws, index):
-            plus, minus = (
-                energy(ball.project(x + sign * displacement, centre), unit, step) for sign in (1.0, -1.0)
-            )
+            plus, minus = (energy(ball.project(x + sign * displacement, centre), unit, step) for sign in (1.0, -1.0))
             found += usable_difference(plus, minus).view(-1, *[1] * (x.ndim - 1)) * displacement
         return found
 
@@ -136,9 +134,7 @@ class Nes:
         else:
             coarse = (self.population // 2, *shape[:-2], COARSE_SIDE, COARSE_SIDE)
             z = draws.normal(f"population {step}", index, coarse, x.dtype)
-            row, column = (
-                torch.arange(side, device=x.device) * COARSE_SIDE // side for side in (height, width)
-            )
+            row, column = (torch.arange(side, device=x.device) * COARSE_SIDE // side for side in (height, width))
             z = z[..., row[:, None], column]
         return ball.clip(sigma * z)
 

@@ -57,9 +57,7 @@ class Attack:
     surrogate: RunReference | None = None
     energy_gallery: Literal["surrogate", "target"] = "surrogate"
 
-    def works_on(
-        self, metric: DeepMetric, scene: Scene, surrogate: Surrogate | None = None
-    ) -> tuple[Embedder, Scene]:
+    def works_on(self, metric: DeepMetric, scene: Scene, surrogate: Surrogate | None = None) -> tuple[Embedder, Scene]:
         """The network that the adversary works on, and the scene of its energy.
 
         Raises:

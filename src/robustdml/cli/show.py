@@ -37,14 +37,11 @@ def scorecard(card: Json, remarks: list[str], file: Path) -> list[str]:
                 ]
             )
     threat = card["threat_model"]
-    size = both_ways(threat["step_size"], threat["norm"]) if "step_size" in threat else "–"
     shown = ("recall@1", "map", "nmi")
     clean = ", ".join(f"{CLEAN.get(k, k)} {_percent(v)}" for k, v in card["clean"].items() if k in shown)
     head = [
         _heading(card),
-        f"profile {card['profile']}: {threat['norm']} eps {both_ways(threat['eps'], threat['norm'])}, "
-        f"{threat['search']}, "
-        f"{threat.get('steps', '–')} steps of {size}",
+        f"profile {card['profile']}: {_threat(threat)}",
         f"clean, %: {clean}",
     ]
     columns = ["attack", "perturbs", "score", "before", "after", "component", "0…100", "95 % interval"]
@@ -53,6 +50,15 @@ def scorecard(card: Json, remarks: list[str], file: Path) -> list[str]:
         score.append(f"recall@1 that survives ES, LTM and GTM together: {_percent(card['worst_case_recall@1'])} %")
     flags = [f"unreliable: {flag['name']}: {flag['message']}" for flag in card["flags"]]
     return [*head, *table(columns, rows, left=3), *score, *flags, *_remarks(remarks), f"written: {file}"]
+
+
+def _threat(threat: Json) -> str:
+    """Budget and search in words."""
+    if "eps" not in threat:
+        return f"{threat['budgets']} budgets, see the names (eps in 1/255); {threat['knowledge']}"
+    size = both_ways(threat["step_size"], threat["norm"]) if "step_size" in threat else "–"
+    radius = f"{threat['norm']} eps {both_ways(threat['eps'], threat['norm'])}"
+    return f"{radius}, {threat.get('search', 'several searches')}, {threat.get('steps', '–')} steps of {size}"
 
 
 def plan(value: Json) -> list[str]:

@@ -22,6 +22,22 @@ GOALS: dict[str, type[Goal]] = {
 WEIGHTS: dict[str, type[Weight]] = {"FixedWeight": FixedWeight, "DynamicWeight": DynamicWeight}
 
 __all__ = [
-    "GOALS", "WEIGHTS", "Agnostic", "Candidate", "DynamicWeight", "EmbeddingShift", "FixedWeight", "Goal", "Misclassify",
-    "Mismatch", "Misrank", "Order", "PreservingOrder", "PreservingQuery", "Query", "TargetedMismatch", "TopOut", "Weight",
-]  # fmt: skip
+    "GOALS",
+    "WEIGHTS",
+    "Agnostic",
+    "Candidate",
+    "DynamicWeight",
+    "EmbeddingShift",
+    "FixedWeight",
+    "Goal",
+    "Misclassify",
+    "Mismatch",
+    "Misrank",
+    "Order",
+    "PreservingOrder",
+    "PreservingQuery",
+    "Query",
+    "TargetedMismatch",
+    "TopOut",
+    "Weight",
+]

@@ -8,8 +8,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from robustdml.attacks.goals.goal import (
-    Score, anywhere, at_the_end, in_front, most_visible, nearby, in_head, percentile_of,
-)  # fmt: skip
+    Score,
+    anywhere,
+    at_the_end,
+    in_front,
+    in_head,
+    most_visible,
+    nearby,
+    percentile_of,
+)
 from robustdml.attacks.scene import Scene, rows_of
 from robustdml.draws import Draws
 from robustdml.ranking import precise

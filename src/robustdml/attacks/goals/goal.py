@@ -106,8 +106,8 @@ def nearby(scene: Scene, count: int, draws: Draws, index: Int[Tensor, "b"]) -> I
     head = scene.head(high)
     if not low < head.shape[1] or not low < high or count > scene.size:
         raise ValueError(
-            f"local targets lie between 1 % and 5 % of the ranking, and a gallery of {scene.size} items has no room for "
-            f"{count} there. Use a larger gallery, or targets from the whole gallery."
+            f"local targets lie between 1 % and 5 % of the ranking, and a gallery of {scene.size} items has no room "
+            f"for {count} there. Use a larger gallery, or targets from the whole gallery."
         )
     return head.gather(1, low + draws.integers("target", index, high - low, (count,)))
 

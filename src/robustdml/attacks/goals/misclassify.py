@@ -40,7 +40,8 @@ class Misclassify:
         if scene.itself is not None or classes < 2 or len(scene.gallery.labels.unique()) < classes:
             raise ValueError(
                 f"Misclassify needs a gallery of one prototype per class, got {classes} items of "
-                f"{len(scene.gallery.labels.unique())} classes. To attack a ranking of images use another goal, e.g. ES."
+                f"{len(scene.gallery.labels.unique())} classes. To attack a ranking of images use another "
+                "goal, e.g. ES."
             )
         if not bool(same.any(dim=1).all()):
             lost = scene.labels[~same.any(dim=1)].unique().tolist()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robustdml.attacks.goals.goal import Score, in_head
 from robustdml.attacks.scene import Scene
+from robustdml.distance import Distance
 from robustdml.draws import Draws
 from robustdml.ranking import precise
 from robustdml.types import Achieved, Energy
@@ -46,7 +47,7 @@ class Order:
         return order_energy(scene, aims, self.divisor)
 
     def score(self, scene: Scene, aims: Int[Tensor, "b m"]) -> Score:
-        """`swapped` of two candidates: 1 or 0. `tau` of more: Kendall's correlation with the wanted order, in [-1, 1]."""
+        """`swapped` of two candidates, 1 or 0; `tau` of more: Kendall's correlation with the wanted order."""
         return lambda z: order_score(scene, aims, z)
 
     def achieved(self, scene: Scene, aims: Int[Tensor, "b m"]) -> Achieved:
@@ -68,11 +69,13 @@ def order_targets(
     return head.gather(1, places.sort(dim=1).values if count == 2 else places)
 
 
-def to_candidates(scene: Scene, aims: Int[Tensor, "b m"], z: Float[Tensor, "b d"], candidates: Tensor) -> Tensor:
-    """Distances to the candidates [b m]; of two with the published offset."""
-    if aims.shape[1] == 2:
-        return scene.distance.pairs(z[:, None].expand_as(candidates), candidates)
-    return scene.distance.matrix(z[:, None], candidates)[:, 0]
+def signed_distances(
+    distance: Distance, z: Float[Tensor, "b d"], candidates: Float[Tensor, "b m d"]
+) -> Float[Tensor, "b m"]:
+    """What shall ascend: distances to the candidates; of (near, far) the negative ones, with the published offset."""
+    if candidates.shape[1] == 2:
+        return -distance.pairs(z[:, None].expand_as(candidates), candidates)
+    return distance.matrix(z[:, None], candidates)[:, 0]
 
 
 def order_energy(scene: Scene, aims: Int[Tensor, "b m"], divisor: str) -> Energy:
@@ -80,10 +83,9 @@ def order_energy(scene: Scene, aims: Int[Tensor, "b m"], divisor: str) -> Energy
     candidates, m = scene.gallery.z[aims], aims.shape[1]
     first, second = torch.triu_indices(m, m, 1, device=aims.device)
     by = len(first) if divisor == "pairs" or m == 2 else m * m
-    sign = -1 if m == 2 else 1  # two candidates come as (near, far) and shall swap
 
     def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
-        d = sign * to_candidates(scene, aims, z, candidates[unit])
+        d = signed_distances(scene.distance, z, candidates[unit])
         return (d[:, first] - d[:, second]).clamp_min(0).sum(dim=1) / by
 
     return energy
@@ -93,8 +95,7 @@ def pairs_in_order(scene: Scene, aims: Int[Tensor, "b m"], z: Float[Tensor, "b d
     """Which pairs i < j of candidates stand as wanted; ties do."""
     m = aims.shape[1]
     first, second = torch.triu_indices(m, m, 1, device=aims.device)
-    d = to_candidates(scene, aims, precise(z), precise(scene.gallery.z[aims]))
-    d = -d if m == 2 else d
+    d = signed_distances(scene.distance, precise(z), precise(scene.gallery.z[aims]))
     return d[:, first] <= d[:, second] + scene.system.resolution
 
 

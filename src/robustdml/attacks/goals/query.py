@@ -9,8 +9,15 @@ from torch import Tensor
 
 from robustdml.attacks.goals.candidate import check_draws, mean_distance
 from robustdml.attacks.goals.goal import (
-    Score, anywhere, at_the_end, in_front, most_visible, nearby, in_head, percentile,
-)  # fmt: skip
+    Score,
+    anywhere,
+    at_the_end,
+    in_front,
+    in_head,
+    most_visible,
+    nearby,
+    percentile,
+)
 from robustdml.attacks.scene import Scene, rows_of
 from robustdml.draws import Draws
 from robustdml.types import Achieved, Energy
@@ -97,7 +104,7 @@ def add_hinge_weights(
 
 
 def ranking_energy(scene: Scene, aims: Int[Tensor, "b m"], direction: str) -> Energy:
-    """The hinge objective of QA as a weighted sum of distances. Weights are constants of the step: one pass suffices."""
+    """The hinge objective of QA as a weighted sum of distances, whose weights are constants of the step."""
 
     def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
         def weigh(d: Tensor) -> Tensor:
