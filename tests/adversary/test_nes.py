@@ -62,7 +62,7 @@ def test_neither_batch_size_nor_order_changes_an_image(size):
     torch.testing.assert_close(found, expected, atol=1e-13, rtol=0)
 
 
-@pytest.mark.parametrize("rows", [1, 7, 20, 1000])
+@pytest.mark.parametrize("rows", [7, 20, 1000])
 def test_the_size_of_a_forward_pass_changes_nothing(rows, monkeypatch):
     embedder, images = network(), blobs()[0]
     expected = attack(Adversary(Linf(0.1), SMALL), embedder, images, away(embedder, images))
@@ -134,10 +134,10 @@ def test_the_network_is_left_as_it_was_found():
 @pytest.mark.parametrize("goal", [*INSTANCES, PreservingQuery("raise", weight=DynamicWeight(3.0))], ids=repr)
 def test_every_goal_can_be_pursued_without_gradients(goal):
     metric, scene, images = toy()
-    outcome = Attack(goal, Adversary(Linf(0.3), Nes(6, 30, step_size=0.05)))(
+    outcome = Attack(goal, Adversary(Linf(0.1), Nes(8, 60, 0.03, 0.01)))(
         metric, scene, images, draws=Draws(0), index=ROWS
     )
-    assert float((outcome.images - images).abs().max()) <= 0.3 + 1e-12
+    assert float((outcome.images - images).abs().max()) <= 0.1 + 1e-12
     energy, unit = goal.energy(scene, outcome.aims), torch.arange(5)
     assert float(energy(metric.embed(outcome.images), unit, 1).sum()) < float(energy(scene.clean, unit, 1).sum())
 
@@ -154,9 +154,8 @@ def test_a_coupled_goal_does_not_depend_on_the_size_of_a_forward_pass(monkeypatc
 
 def test_an_energy_that_is_not_a_number_moves_nothing():
     images = blobs()[0]
-    found = SMALL(
-        lambda x, u, s: x.flatten(1).sum(1) * torch.nan, images, Linf(0.1), draws=Draws(0), index=torch.arange(60)
-    )
+    index = torch.arange(60)
+    found = SMALL(lambda x, u, s: x.flatten(1).sum(1) * torch.nan, images, Linf(0.1), draws=Draws(0), index=index)
     assert torch.equal(found, images)
 
 
