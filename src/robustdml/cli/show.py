@@ -7,7 +7,7 @@ from robustdml.cli.terminal import both_ways, table
 from robustdml.report.glossary import CLEAN
 from robustdml.serial import Json
 
-UNSCALED = ("cosine", "shift")
+UNSCALED = ("cosine", "shift", "tau")
 
 
 def evaluation(value: Json, remarks: list[str], file: Path) -> list[str]:
@@ -20,10 +20,10 @@ def scorecard(card: Json, remarks: list[str], file: Path) -> list[str]:
     """A scorecard: ERS, every attack before and after, flags."""
     rows = []
     for name, attack in card["attacks"].items():
-        parts = attack["component"] or {"": None}
+        parts = attack["component"]
         keys = [k for k in attack["after"] if k != "shift"] or ["shift"]
-        for place, component in enumerate(parts):
-            key = "shift" if component == "ES:D" else keys[0]
+        shown = [("shift" if c == "ES:D" else keys[0], c) for c in parts] or [(key, "") for key in keys]
+        for place, (key, component) in enumerate(shown):
             rows.append(
                 [
                     name if place == 0 else "",
@@ -32,13 +32,13 @@ def scorecard(card: Json, remarks: list[str], file: Path) -> list[str]:
                     _score(key, attack["before"].get(key)),
                     _score(key, attack["after"].get(key)),
                     component,
-                    _one(parts[component]),
+                    _one(parts.get(component)),
                     _span(attack["interval"].get(component)),
                 ]
             )
     threat = card["threat_model"]
-    shown = ("recall@1", "map", "nmi")
-    clean = ", ".join(f"{CLEAN.get(k, k)} {_percent(v)}" for k, v in card["clean"].items() if k in shown)
+    best_known = ("recall@1", "map", "nmi")
+    clean = ", ".join(f"{CLEAN.get(k, k)} {_percent(v)}" for k, v in card["clean"].items() if k in best_known)
     head = [
         _heading(card),
         f"profile {card['profile']}: {_threat(threat)}",
