@@ -28,6 +28,8 @@ from robustdml.deep_metric import DeepMetric
 from robustdml.distance import DISTANCES, Cosine, Dot, Euclidean, Spherical
 from robustdml.draws import Draws
 from robustdml.metrics import retrieval_scores
+from robustdml.models.embedder import Layers
+from robustdml.models.normalise import imagenet
 from robustdml.ranking import Gallery
 from tests.toys import blobs, constant, generator, linear, network, scene_of, unchanged
 
@@ -748,3 +750,41 @@ def test_samplings_draw_from_their_part_of_the_ranking():
     _, scene = scene_of(linear(), Spherical(), tiny, labels[:10], torch.arange(2))
     with pytest.raises(ValueError, match="a gallery of 10 items has no room for 1 there"):
         choose(Query("raise", sampling="local"), scene, torch.arange(2))
+
+
+def test_an_attack_in_normalised_space_is_the_attack_in_pixels_before_a_network_that_normalises():
+    """Published attacks divide eps and step by each channel's deviation and clip to the image of the box."""
+    g = generator(5)
+    images = torch.rand(4, 3, 5, 5, generator=g, dtype=torch.float64)
+    classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(75, 4)).double()
+    normalise, labels = imagenet(), torch.arange(4)
+    std = normalise.std.double()
+    eps, step, x0 = 0.1 / std, 0.03 / std, normalise(images)
+    low, high = normalise(torch.zeros_like(images)), normalise(torch.ones_like(images))
+    x = x0
+    for _ in range(5):
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(-torch.nn.functional.cross_entropy(classifier(x), labels), x)
+        x = torch.minimum(torch.maximum(x - step * gradient.sign(), x0 - eps), x0 + eps)
+        x = torch.minimum(torch.maximum(x, low), high)
+    metric = DeepMetric(Layers(4, normalise, classifier), Dot())
+    gallery = Gallery(torch.eye(4, dtype=torch.float64), labels)
+    scene = RetrievalSystem(Dot(), gallery).scene(metric.embed(images), labels, None)
+    outcome = Attack(Misclassify(), Adversary(Linf(0.1), Pgd(5, 0.03)))(
+        metric, scene, images, draws=Draws(0), index=labels
+    )
+    torch.testing.assert_close(normalise(outcome.images), x.detach(), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [PreservingQuery, PreservingOrder])
+def test_only_the_mean_over_the_batch_couples_images(kind):
+    first = {"direction": "raise"} if kind is PreservingQuery else {}
+    assert kind(**first).coupled
+    assert not kind(**first, weight=FixedWeight()).coupled
+    assert not kind(**first, weight=DynamicWeight(per="image")).coupled
+    _, scene, _ = toy()
+    goal = kind(**first, weight=DynamicWeight(50.0))
+    energy, z, unit = goal.energy(scene, choose(goal, scene)), moved(scene), torch.arange(5)
+    together = energy(z, unit, 1)
+    alone = torch.cat([energy(z[[u]], torch.tensor([u]), 1) for u in range(5)])
+    assert not torch.allclose(together, alone)
