@@ -10,6 +10,7 @@ import torch
 
 from robustdml.adversary import BALLS, SEARCHES, Adversary, Ball, Linf, Noise, Pgd, Search
 from robustdml.attacks import GOALS, Goal
+from robustdml.attacks.goals import WEIGHTS, Weight
 from robustdml.data.transforms import TRANSFORMS, Transform
 from robustdml.defenses import DEFENSES, PENALTIES, AntiCollapse, Defense, Penalty, Plain, SingularValues
 from robustdml.distance import DISTANCES, Distance
@@ -24,7 +25,7 @@ from tests.toys import generator
 
 TABLES = [
     (DISTANCES, Distance), (MINERS, Miner), (LOSSES, Loss), (MODELS, Model), (BALLS, Ball), (SEARCHES, Search),
-    (GOALS, Goal), (DEFENSES, Defense), (PENALTIES, Penalty), (TRANSFORMS, Transform),
+    (GOALS, Goal), (WEIGHTS, Weight), (DEFENSES, Defense), (PENALTIES, Penalty), (TRANSFORMS, Transform),
 ]  # fmt: skip
 ARGUMENTS = {  # by field name: what a class without a default for it is made with
     "eps": 8 / 255,
@@ -201,6 +202,19 @@ def test_penalties_take_batches_and_triplets(it):
         assert float(value.detach()) > 0
         (gradient,) = torch.autograd.grad(value, z)
         assert bool(torch.isfinite(gradient).all())
+
+
+@instances(SEARCHES)
+def test_searches_pass_images_through_the_network_as_often_as_they_say(it):
+    x = torch.rand(4, 1, 4, 4, generator=generator(), dtype=torch.float64)
+    seen = {True: 0, False: 0}
+
+    def energy(pixels, unit, step):
+        seen[torch.is_grad_enabled()] += len(pixels)
+        return pixels.flatten(1).sum(dim=1)
+
+    it(energy, x, BALLS["Linf"](0.05), draws=Draws(0), index=torch.arange(4))
+    assert seen == {True: 4 * it.gradients, False: 4 * it.forwards}
 
 
 @instances(GOALS)

@@ -165,3 +165,21 @@ def test_the_resolution_follows_the_scale_of_the_distance(distance):
     b = some(20)
     growth = distance.resolution(10 * b) / distance.resolution(b)
     assert growth == pytest.approx({Euclidean(): 10, Dot(): 100}.get(distance, 1))
+
+
+@pytest.mark.parametrize("distance", [c() for c in DISTANCES.values()], ids=repr)
+def test_a_weighted_sum_is_the_same_with_and_without_a_gradient(distance):
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(n, 5, generator=g, dtype=torch.float64) for n in (4, 30))
+
+    def weigh(d):
+        return (d > d.mean()).to(d.dtype) * 0.3
+
+    to = distance.against(b)
+    with_gradient = to.weighted_sum(a.clone().requires_grad_(), weigh)
+    with torch.no_grad():
+        without = to.weighted_sum(a.clone().requires_grad_(), weigh)
+    assert with_gradient.requires_grad
+    assert not without.requires_grad
+    torch.testing.assert_close(without, with_gradient.detach())
+    torch.testing.assert_close(without, (distance.matrix(a, b) * weigh(distance.matrix(a, b))).sum(dim=1))

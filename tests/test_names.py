@@ -4,10 +4,21 @@ import json
 
 import pytest
 
-from robustdml.adversary import L2, Linf
-from robustdml.attacks.goals import Candidate, Mismatch, Misrank, Query
+from robustdml.adversary import L2, Adversary, Linf, Nes, Universal
+from robustdml.attacks.goals import (
+    Agnostic,
+    Candidate,
+    DynamicWeight,
+    FixedWeight,
+    Mismatch,
+    Misrank,
+    Order,
+    PreservingOrder,
+    PreservingQuery,
+    Query,
+)
 from robustdml.names import ATTACKS, attack_profile, named, profile_named
-from robustdml.profile import PROFILES, nine_goals, profile_to_json
+from robustdml.profile import PROFILES, nine_goals, profile_from_json, profile_to_json
 
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
 
@@ -87,6 +98,64 @@ def test_the_profile_is_called_after_the_attack():
 def test_strings_that_are_none(text, said):
     with pytest.raises(ValueError, match=said):
         named(text)
+
+
+def test_preserving_attacks_take_their_weight_from_the_data_set_or_from_the_caller():
+    text = "SPQA:pm=-:M=10:eps=0.1:alpha=0.01:pgditer=5"
+    assert named(text, data="cars196").goal == PreservingQuery("lower", 10, weight=DynamicWeight(7e4))
+    assert named("SPQA+").goal == PreservingQuery("raise", 1, unique=True, weight=DynamicWeight(4e4))
+    for xi, weight in (
+        ("100", FixedWeight(100.0)),
+        ("image", DynamicWeight(2e4, "image")),
+        ("batch", DynamicWeight(2e4)),
+    ):
+        [m] = attack_profile("SPFOA", GREY, data="mnist", count=3, xi=xi).measurements
+        assert m.goal == PreservingOrder(3, weight=weight)
+    with pytest.raises(ValueError, match="--xi belongs to the attacks that preserve something"):
+        attack_profile("QA+", GREY, xi="1")
+    with pytest.raises(ValueError, match="a number or a fraction"):
+        attack_profile("SPQA+", GREY, xi="batches")
+
+
+def test_orders_have_two_candidates_unless_told_otherwise():
+    assert named("FOA").goal == Order(2)
+    assert named("FOA:M=5").goal == Order(5)
+    assert attack_profile("FOA", GREY).name == "attack-FOA"
+    assert attack_profile("FOA", GREY, count=3).name == "attack-FOA-3"
+    with pytest.raises(ValueError, match="at least two candidates"):
+        named("FOA", 1)
+
+
+def test_a_black_box_search_replaces_the_gradient():
+    profile = attack_profile("ES", GREY, search="nes", population=50, steps=8, eps=8 / 255)
+    [m] = profile.measurements
+    assert m.adversary == Adversary(Linf(8 / 255), Nes(8, 50, None, 3 / 255))
+    assert profile.name == "attack-ES-nes-population50-eps8-steps8"
+    for words, said in (
+        ({"search": "nas"}, "--search must be pgd or nes"),
+        ({"population": 10}, "add --search nes"),
+        ({"search": "nes", "population": 1}, "even population of at least 2, got 1"),
+        ({"search": "nes", "random_start": True}, "--random-start is defined for pgd"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            attack_profile("ES", GREY, **words)
+    with pytest.raises(ValueError, match="no black-box form"):
+        attack_profile("CA+-universal", GREY, search="nes")
+
+
+def test_universal_attacks_have_their_own_search():
+    profile = attack_profile("QA--universal", GREY, eps=0.1)
+    [m] = profile.measurements
+    assert m.goal == Agnostic(Query("lower"))
+    assert m.adversary == Adversary(Linf(0.1), Universal(100, 2 / 255))
+    assert profile.name == "attack-QA--universal-eps25.5"
+
+
+@pytest.mark.parametrize("name", list(ATTACKS))
+def test_every_name_makes_a_profile_that_survives_its_json(name):
+    profile = attack_profile(name, GREY)
+    assert profile.name == f"attack-{name}"
+    assert profile_from_json(profile_to_json(profile)) == profile
 
 
 def test_every_attack_is_listed():

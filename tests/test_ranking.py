@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustdml.distance import DISTANCES, Cosine, Euclidean, Spherical
-from robustdml.ranking import Gallery, nearest_is_same_class, neighbours, query_blocks, rank_of
+from robustdml.ranking import Gallery, Rankings, distances_to, nearest_is_same_class, neighbours, query_blocks, rank_of
 from tests.toys import generator
 
 ALL = pytest.mark.parametrize("distance", [c() for c in DISTANCES.values()], ids=repr)
@@ -108,3 +108,25 @@ def test_a_gallery_of_broken_embeddings_is_refused(bad):
     with pytest.raises(ValueError, match=r"2 of 5 embeddings are NaN or infinite \(first at row 3\)\. Nothing can be "
                        r"ranked with them; check the weights, or lower the learning rate"):  # fmt: skip
         Gallery(z, torch.zeros(5, dtype=torch.long))
+
+
+@pytest.mark.parametrize("n", [3, 63, 64, 65, 200])
+def test_sorted_rankings_count_and_sum_as_a_full_pass_does(n):
+    g = torch.Generator().manual_seed(n)
+    z = torch.randn(n, 4, generator=g, dtype=torch.float64)
+    rows = torch.randint(0, n, (3, 2), generator=g)
+    rankings = Rankings.of(distances_to(Euclidean(), z), z, rows)
+    d = Euclidean().matrix(z[rows.flatten()], z).view(3, 2, n)
+    unit = torch.tensor([2, 0, 0, 1, 2])
+    value = torch.rand(5, 2, generator=g, dtype=torch.float64) * 4
+    value[0] = rankings.ordered[2, :, n // 2]  # a tie
+    value[1], value[3] = -1.0, 100.0  # before the first, behind the last
+    for ties, compare in ((False, torch.lt), (True, torch.le)):
+        expected = compare(rankings.ordered[unit], value[..., None]).sum(dim=2)
+        count = rankings.before(value, unit, ties=ties)
+        assert torch.equal(count, expected)
+        first = torch.arange(n) < count[..., None]
+        summed = torch.where(first, rankings.ordered[unit], 0).sum(dim=2)
+        torch.testing.assert_close(rankings.sum_of_first(count, unit), summed)
+    torch.testing.assert_close(rankings.ordered, d.sort(dim=2).values, atol=1e-7, rtol=0)
+    torch.testing.assert_close(rankings.spread, rankings.ordered[..., -1] - rankings.ordered[..., 0])

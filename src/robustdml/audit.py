@@ -10,7 +10,7 @@ from torch import Tensor
 from robustdml.adversary import Adversary, Ball
 from robustdml.adversary.adversary import embed_tuples
 from robustdml.adversary.pgd import Pgd, input_gradient
-from robustdml.attacks import Attack, Outcome, Scene
+from robustdml.attacks import Attack, Outcome, Scene, Surrogate
 from robustdml.deep_metric import DeepMetric
 from robustdml.draws import Draws
 from robustdml.models.embedder import Embedder, frozen
@@ -137,14 +137,21 @@ def saturation(metric: DeepMetric, z: Float[Tensor, "n d"]) -> Check:
 
 
 def first_gradients(
-    name: str, attack: Attack, metric: DeepMetric, scene: Scene, images: Tensor, draws: Draws, index: Int[Tensor, "b"]
+    name: str,
+    attack: Attack,
+    metric: DeepMetric,
+    scene: Scene,
+    images: Tensor,
+    draws: Draws,
+    index: Int[Tensor, "b"],
+    surrogate: Surrogate | None = None,
 ) -> Check:
     """B8: share of images whose first gradient is zero, NaN or infinite."""
-    aims = attack.goal.choose(scene, draws=draws, index=index)
-    energy = attack.goal.energy(scene, aims)
-    with frozen(metric.embedder), torch.enable_grad():
+    embedder, stand_in = attack.works_on(metric, scene, surrogate)
+    energy = attack.goal.energy(stand_in, attack.goal.choose(scene, draws=draws, index=index))
+    with frozen(embedder), torch.enable_grad():
         gradient = input_gradient(
-            lambda x, unit, step: energy(embed_tuples(metric.embedder, x), unit, step), images, arange_like(images), 0
+            lambda x, unit, step: energy(embed_tuples(embedder, x), unit, step), images, arange_like(images), 0
         )
     flat = gradient.flatten(1)
     useless = float((~torch.isfinite(flat).all(dim=1) | (flat == 0).all(dim=1)).float().mean())
@@ -187,7 +194,8 @@ def zero_budget(
 ) -> Check:
     """B7: with eps = 0 the attack changes neither images nor scores."""
     ball = replace(attack.adversary.ball, eps=0.0)  # type: ignore[type-var]  # every ball is a dataclass with eps
-    outcome = replace(attack, adversary=Adversary(ball, Pgd(1, 0.0)))(metric, scene, images, draws=draws, index=index)
+    none = replace(attack, adversary=Adversary(ball, Pgd(1, 0.0)), surrogate=None)
+    outcome = none(metric, scene, images, draws=draws, index=index)
     apart = max(
         float((outcome.after[k] - outcome.before[k]).abs().nan_to_num().mean()) for k in outcome.before if k != "shift"
     )

@@ -4,9 +4,9 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from robustdml import audit
-from robustdml.adversary import Adversary, Linf, Noise, Pgd
-from robustdml.attacks import RetrievalSystem, Scene
+from robustdml.adversary import Adversary, Linf, Pgd
+from robustdml.attacks import RetrievalSystem, Scene, Surrogate
+from robustdml.attacks.attack import check_one_space
 from robustdml.audit import Check
 from robustdml.data.images import ImageSet
 from robustdml.deep_metric import DeepMetric
@@ -28,9 +29,10 @@ from robustdml.interruption import Interrupted, stop_signals
 from robustdml.models.embedder import Embedder, in_float32
 from robustdml.profile import Measurement, Profile, profile_to_json
 from robustdml.ranking import Gallery
-from robustdml.runs import now, provenance
+from robustdml.runs import checkpoint, now, provenance
 from robustdml.scorecard import scorecard
 from robustdml.serial import Json, to_json
+from robustdml.types import RunReference
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,7 @@ class Stage:
         rows: data set indices of the queries that are attacked, in ascending order.
         z: their clean embeddings.
         itself: their own rows in the gallery, `None` if they are not in it.
+        surrogates: the same queries and gallery as other networks see them, for transfer attacks.
     """
 
     metric: DeepMetric
@@ -50,14 +53,39 @@ class Stage:
     z: Tensor
     itself: Int[Tensor, "q"] | None
     seed: int
+    surrogates: Mapping[RunReference, "Stage"] = field(default_factory=dict)
+    _seen: dict[RunReference, tuple[slice, Surrogate]] = field(default_factory=dict, repr=False)
 
     def block(self, places: slice) -> tuple[Tensor, Scene, Int[Tensor, "b"]]:
         """Images, scene and counters of some of the queries."""
-        device = self.z.device
-        images = images_on(self.data, self.rows[places], device)
-        labels = self.data.labels[self.rows[places]].to(device)
+        images = images_on(self.data, self.rows[places], self.z.device)
+        return images, self.scene(places), self.rows[places].to(self.z.device)
+
+    def scene(self, places: slice) -> Scene:
+        """The scene of some of the queries."""
+        labels = self.data.labels[self.rows[places]].to(self.z.device)
         itself = None if self.itself is None else self.itself[places]
-        return images, self.system.scene(self.z[places], labels, itself), self.rows[places].to(device)
+        return self.system.scene(self.z[places], labels, itself)
+
+    def surrogate(self, reference: RunReference | None, places: slice) -> Surrogate | None:
+        """What a transfer attack on some of the queries sees; `None` for an attack without a surrogate.
+
+        That of the last places is kept: all attacks of a profile ask for it in turn.
+        """
+        if reference is None:
+            return None
+        kept = self._seen.get(reference)
+        if kept is None or kept[0] != places:
+            other = self.surrogates[reference]
+            kept = self._seen[reference] = places, Surrogate(other.metric, other.scene(places))
+        return kept[1]
+
+    def only(self, places: Int[Tensor, "m"]) -> "Stage":
+        """The same with some of the queries."""
+        z = places.to(self.z.device)
+        itself = None if self.itself is None else self.itself[z]
+        others = {reference: other.only(places) for reference, other in self.surrogates.items()}
+        return Stage(self.metric, self.data, self.system, self.rows[places], self.z[z], itself, self.seed, others)
 
     def evaluate(self) -> Evaluation:
         """Clean scores of the same queries in the same gallery."""
@@ -65,8 +93,36 @@ class Stage:
         return evaluate_embeddings(self.metric, self.system.gallery, self.z, labels, self.itself, seed=self.seed)
 
 
-def stage(metric: DeepMetric, data: ImageSet, *, seed: int = 0, queries: int | None = None) -> Stage:
+def surrogates_of(profile: Profile, metric: DeepMetric, data: ImageSet) -> dict[RunReference, DeepMetric]:
+    """The networks that the transfer attacks of a profile work on, loaded and checked against the attacked one.
+
+    Raises:
+        DataError: if a run is missing or damaged.
+        ValueError: for embeddings of another size where the two are to be compared.
+    """
+    found: dict[RunReference, DeepMetric] = {}
+    for m in profile.measurements:
+        if m.surrogate is not None:
+            if m.surrogate not in found:
+                saved = checkpoint(Path(m.surrogate.path))
+                found[m.surrogate] = saved.metric(data.shape, device_of(metric))
+            if m.energy_gallery == "target":
+                check_one_space(m.surrogate, found[m.surrogate].embedder.dim, metric.embedder.dim)
+    return found
+
+
+def stage(
+    metric: DeepMetric,
+    data: ImageSet,
+    *,
+    seed: int = 0,
+    queries: int | None = None,
+    surrogates: Mapping[RunReference, DeepMetric] | None = None,
+) -> Stage:
     """Embed the gallery and choose the queries: all of them, or a random subset that depends on the seed alone.
+
+    Args:
+        surrogates: networks of transfer attacks, which embed the same images.
 
     Raises:
         ValueError: for an empty split, or a number of queries outside 1 … all.
@@ -85,7 +141,11 @@ def stage(metric: DeepMetric, data: ImageSet, *, seed: int = 0, queries: int | N
     itself = own_rows(rows, data.split.gallery)
     own = None if itself is None else itself.to(z.device)
     clean = z[own] if own is not None else embed_all(metric, data, rows)
-    return Stage(metric, data, RetrievalSystem(metric.distance, gallery), rows, clean, own, seed)
+    others = {
+        reference: stage(surrogate, data, seed=seed, queries=queries)
+        for reference, surrogate in (surrogates or {}).items()
+    }
+    return Stage(metric, data, RetrievalSystem(metric.distance, gallery), rows, clean, own, seed, others)
 
 
 @dataclass
@@ -97,19 +157,20 @@ class Cost:
 
 
 @contextmanager
-def counted(embedder: Embedder) -> Iterator[Cost]:
-    """Counts the passes of an embedder."""
+def counted(*embedders: Embedder) -> Iterator[Cost]:
+    """Counts the passes of some embedders together."""
     cost = Cost()
 
     def count(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
         cost.forward += len(inputs[0])
         cost.backward += len(inputs[0]) * torch.is_grad_enabled()
 
-    handle = in_float32(embedder).register_forward_pre_hook(count)  # whichever way it is called
+    handles = [in_float32(e).register_forward_pre_hook(count) for e in embedders]  # whichever way it is called
     try:
         yield cost
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def measure(
@@ -126,9 +187,11 @@ def measure(
     """
     began = time.perf_counter()
     images, scene, index = prepared or stage.block(places)
-    draws = Draws(stage.seed, "attack").under(measurement.name)
-    with counted(stage.metric.embedder) as cost:
-        outcome = measurement.attack(stage.metric, scene, images, draws=draws, index=index)
+    draws = Draws(stage.seed, "attack").under(measurement.stream or measurement.name)
+    surrogate = stage.surrogate(measurement.surrogate, places)
+    networks = {stage.metric.embedder, *([surrogate.metric.embedder] if surrogate else [])}
+    with counted(*networks) as cost:
+        outcome = measurement.attack(stage.metric, scene, images, draws=draws, index=index, surrogate=surrogate)
     ball = measurement.adversary.ball
     checks = [
         audit.budget_kept(measurement.name, ball, images, outcome.images),
@@ -146,8 +209,8 @@ def measure(
         again = audit.score_again(measurement.attack, stage.metric, scene, outcome, outcome.images)
         checks.append(audit.rescored(measurement.name, outcome.after, again))
         where = (measurement.name, measurement.attack, stage.metric, scene, images, draws, index)
-        if not isinstance(measurement.adversary.search, Noise) and ball.eps > 0:
-            checks.append(audit.first_gradients(*where))
+        if measurement.adversary.search.gradients > 0 and ball.eps > 0:
+            checks.append(audit.first_gradients(*where, surrogate))
         checks.append(audit.zero_budget(*where))
     found["cost"] = np.array([cost.forward, cost.backward, time.perf_counter() - began])
     return found, checks
@@ -178,16 +241,20 @@ def benchmark(
         The scorecard.
 
     Raises:
-        ValueError: for embeddings that cannot be ranked, or pixels outside [0, 1].
+        ValueError: for embeddings that cannot be ranked, pixels outside [0, 1], images of a size that the profile is
+            not meant for, or a surrogate that does not fit.
         Interrupted: after SIGINT or SIGTERM, with all finished pieces saved.
     """
+    profile.check_images(data.shape)
     state = PartialState(cpu=device_of(metric).type == "cpu")
     began = time.perf_counter()
     made_with = provenance(seed, device_of(metric))
     weights = audit.weights_digest(metric.embedder)
     was_training = metric.embedder.training
-    ready = stage(metric, data, seed=seed, queries=queries)
-    units = out / "units" / _digest(ready, weights, profile, made_with)
+    surrogates = surrogates_of(profile, metric, data)
+    ready = stage(metric, data, seed=seed, queries=queries, surrogates=surrogates)
+    foreign = {reference.path: audit.weights_digest(s.embedder) for reference, s in surrogates.items()}
+    units = out / "units" / _digest(ready, weights, profile, {**made_with, "surrogates": foreign})
     blocks = [slice(i, min(i + profile.batch, len(ready.rows))) for i in range(0, len(ready.rows), profile.batch)]
     total = len(blocks) * len(profile.measurements)
     done = 0
@@ -223,6 +290,7 @@ def benchmark(
         }
         card["model_was_in_training_mode"] = was_training
         card["provenance"] = made_with | {"end": now(), "data": data.fingerprint(), "weights": weights}
+        card["provenance"] |= {"surrogates": foreign} if foreign else {}
         write_npz(out / f"benchmark-{profile.name}.npz", _per_query(arrays))
         write_json(path, card)
         shutil.rmtree(units, ignore_errors=True)
@@ -246,6 +314,7 @@ def _digest(ready: Stage, weights: str, profile: Profile, made_with: Json) -> st
     """Names the folder of the pieces of one benchmark, so that pieces of another are never taken for its own."""
     what = [weights, repr(ready.metric.embedder), to_json(ready.metric.distance), ready.data.fingerprint()]
     what += [profile_to_json(profile), ready.seed, ready.rows.tolist(), made_with["robustdml"], made_with["device"]]
+    what += [made_with["surrogates"]]
     if ready.z.device.type == "cpu":  # elsewhere embeddings need not repeat to the bit
         what.append(hashlib.sha256(ready.z.contiguous().numpy().tobytes()).hexdigest())
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
@@ -311,7 +380,7 @@ def _floor_seconds(ready: Stage, profile: Profile) -> float:
         times.append((middle - start, time.perf_counter() - middle))
     gradient, forward = np.median(np.array(times), axis=0) / len(images)
     gradients = sum(m.adversary.search.gradients for m in profile.measurements)
-    forwards = 2 * len(profile.measurements)
+    forwards = sum(2 + m.adversary.search.forwards for m in profile.measurements)
     return round(float((gradients * gradient + forwards * forward) * len(ready.rows)), 2)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from robustdml.names import ATTACKS
@@ -104,10 +104,9 @@ def _short(value: object) -> str:
 
 
 def _attacks() -> list[Entry]:
-    made: Mapping[str, Callable[[int], object]] = ATTACKS
     own = []
-    for name, make in made.items():
-        goal = make(1)
+    for name, stands_for in ATTACKS.items():
+        goal = stands_for.goal()
         own.append(Entry(name, first_line(type(goal)), parameters(type(goal))))
     return own + [_of_class(name, cls) for name, cls in installed("goals").items()]
 

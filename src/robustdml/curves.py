@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustdml.adversary import Adversary, Noise, Pgd
+from robustdml.adversary import Adversary, Nes, Noise, Pgd, Universal
 from robustdml.benchmark import Stage, measure, write_npz
 from robustdml.draws import Draws
 from robustdml.files import write_json
@@ -32,7 +32,7 @@ def with_budget(adversary: Adversary, share: float) -> Adversary:
     if share == 0:
         return Adversary(ball, Noise())
     search = adversary.search
-    if isinstance(search, Pgd):
+    if isinstance(search, (Pgd, Nes, Universal)):
         search = replace(search, step_size=search.step_size * share)
     return Adversary(ball, search)
 
@@ -104,20 +104,16 @@ def write_examples(stage: Stage, profile: Profile, out: Path, count: int) -> Pat
         raise ValueError(f"--examples must be at least 1, got {count}.")
     order = Draws(stage.seed, "examples").bits("query", stage.rows).argsort()
     chosen = order[: min(count, len(order))].sort().values
-    some = replace(
-        stage,
-        rows=stage.rows[chosen],
-        z=stage.z[chosen.to(stage.z.device)],
-        itself=None if stage.itself is None else stage.itself[chosen.to(stage.z.device)],
-    )
+    some = stage.only(chosen)
     places = slice(0, len(chosen))
     images, scene, index = some.block(places)
     album = _Album(stage)
     arrays: dict[str, np.ndarray] = {}
     shown = [m for m in profile.measurements if m.name in SHOWN]
     for m in shown:
-        draws = Draws(stage.seed, "attack").under(m.name)
-        outcome = m.attack(stage.metric, scene, images, draws=draws, index=index)
+        draws = Draws(stage.seed, "attack").under(m.stream or m.name)
+        surrogate = some.surrogate(m.surrogate, places)
+        outcome = m.attack(stage.metric, scene, images, draws=draws, index=index, surrogate=surrogate)
         aims = outcome.aims[:, 0] if outcome.aims.shape[1] else torch.full((len(chosen),), -1)
         arrays |= {
             f"{m.name}/query": album.rows(some.rows),

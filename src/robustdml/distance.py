@@ -124,7 +124,11 @@ class _ToEuclideanRows:
         return squared.clamp_min_(_TINY).sqrt_()
 
     def weighted_sum(self, a: Float[Tensor, "m d"], weigh: Weigh) -> Float[Tensor, "m"]:
-        return _EuclideanSum.apply(self.place(a), self.rows, self.squared, weigh)
+        u = self.place(a)
+        if u.requires_grad and torch.is_grad_enabled():
+            return _EuclideanSum.apply(u, self.rows, self.squared, weigh)
+        d = self(a)
+        return torch.linalg.vecdot(d, weigh(d))
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +144,9 @@ class _ToProductRows:
 
     def weighted_sum(self, a: Float[Tensor, "m d"], weigh: Weigh) -> Float[Tensor, "m"]:
         u = self.place(a)
+        if not (u.requires_grad and torch.is_grad_enabled()):
+            d = self.offset - u @ self.rows.T
+            return torch.linalg.vecdot(d, weigh(d))
         with torch.no_grad():
             weights = weigh(self.offset - u @ self.rows.T)
             total, pulled = self.offset * weights.sum(dim=1), weights @ self.rows

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robustdml.attacks import Surrogate
+from robustdml.attacks.goals import Candidate
 from robustdml.benchmark import Cost, counted, stage
 from robustdml.data import DataError, Dataset, ImageSet, Split
 from robustdml.data.folder import Folder
@@ -98,6 +100,8 @@ def plan_benchmark(target: Plan, profile: Profile, *, queries: int | None = None
     The number of passes does not depend on the network, so a trivial one stands in while they are counted.
     """
     size = size_of(target.data)
+    if target.data.shape is not None:
+        profile.check_images(size.shape)
     embedder = target.embedder(size.shape, trained=False)
     asked = size.test if queries is None else queries
     rows = TRIAL_ROWS
@@ -110,15 +114,18 @@ def plan_benchmark(target: Plan, profile: Profile, *, queries: int | None = None
     images, scene, index = ready.block(slice(0, rows))
     with counted(ready.metric.embedder) as cost:
         for m in profile.measurements:
-            m.attack(ready.metric, scene, images, draws=Draws(0, m.name), index=index)
+            stand_in = Surrogate(ready.metric, scene) if m.surrogate else None
+            m.attack(ready.metric, scene, images, draws=Draws(0, m.name), index=index, surrogate=stand_in)
     with held(embedder) as saved:
         probe = Draws(0).uniform("plan", torch.arange(2), size.shape).requires_grad_()
         z = embedder(probe)
     gallery = size.test or 0
+    foreign = {m.surrogate.path for m in profile.measurements if m.surrogate}
+    sorted_tables = max([0, *(m.goal.queries for m in profile.measurements if isinstance(m.goal, Candidate))])
     weights = sum(p.numel() * p.element_size() for p in embedder.parameters())
     ranking = gallery * (
-        z.shape[1] * 12 + profile.batch * 8 * 6
-    )  # embeddings twice, and six float64 blocks of distances
+        z.shape[1] * 12 + profile.batch * 8 * (6 + sorted_tables)
+    )  # embeddings twice, and float64 blocks of distances: six, and one for each query of CA
     return {
         "profile": profile_to_json(profile),
         "target": target.text,
@@ -126,10 +133,11 @@ def plan_benchmark(target: Plan, profile: Profile, *, queries: int | None = None
         "shape": list(size.shape),
         "queries": asked,
         "gallery": size.test,
+        **({"surrogates": sorted(foreign)} if foreign else {}),
         "attacks": [m.name for m in profile.measurements],
         "batch": profile.batch,
         "parameters": sum(p.numel() for p in embedder.parameters()),
-        **_passes(cost, rows, asked, once=gallery),
+        **_passes(cost, rows, asked, once=gallery * (1 + len(foreign))),
         "memory_mib": round((weights + saved.most / 2 * profile.batch + ranking) / MIB + 1),
     }
 

@@ -97,6 +97,70 @@ def sorted_rows(x: Tensor) -> Tensor:
     return torch.from_numpy(np.sort(x.numpy(), axis=-1))
 
 
+_STRIDE = 64
+"""Prefix sums are kept for every so many sorted distances: a 64th of the memory, and the rest is summed when needed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rankings:
+    """Distances from m gallery rows per image to the whole gallery, sorted: counts and prefix sums without a pass."""
+
+    ordered: Float[Tensor, "b m n"]
+    sums: Float[Tensor, "b m s"]
+
+    @classmethod
+    def of(
+        cls, to_gallery: Callable[[Tensor], Tensor], z: Float[Tensor, "n d"], rows: Int[Tensor, "b m"]
+    ) -> "Rankings":
+        """The rankings that gallery rows see; the product is made in blocks of bounded size."""
+        flat, n = rows.flatten(), len(z)
+        ordered = torch.empty(len(flat), n, dtype=precise(z[:0]).dtype, device=z.device)
+        for block in query_blocks(len(flat), n, copies=2):
+            ordered[block] = sorted_rows(to_gallery(z[flat[block]]))
+        whole = n // _STRIDE
+        sums = ordered[:, : whole * _STRIDE].unflatten(1, (whole, _STRIDE)).sum(dim=2).cumsum(dim=1)
+        sums = torch.nn.functional.pad(sums, (1, 0))
+        return cls(ordered.unflatten(0, rows.shape), sums.unflatten(0, rows.shape))
+
+    @property
+    def size(self) -> int:
+        """Number of gallery items."""
+        return self.ordered.shape[2]
+
+    @property
+    def spread(self) -> Float[Tensor, "b m"]:
+        """Farthest minus nearest."""
+        return self.ordered[..., -1] - self.ordered[..., 0]
+
+    def before(self, value: Float[Tensor, "k m"], unit: Int[Tensor, "k"], *, ties: bool) -> Int[Tensor, "k m"]:
+        """How many items are nearer than `value`, or as near with `ties`, in the rankings of image `unit`.
+
+        A bisection in place: `torch.searchsorted` would copy the rows of repeated units.
+        """
+        flat, start = self.ordered.flatten(), self._start(unit) * self.size
+        low, high = torch.zeros_like(start), torch.full_like(start, self.size)
+        compare = torch.le if ties else torch.lt
+        for _ in range(self.size.bit_length()):
+            middle = (low + high) >> 1
+            further = compare(flat[(start + middle).clamp_max_(len(flat) - 1)], value) & (low < high)
+            low, high = torch.where(further, middle + 1, low), torch.where(further, high, middle)
+        return low
+
+    def sum_of_first(self, count: Int[Tensor, "k m"], unit: Int[Tensor, "k"]) -> Float[Tensor, "k m"]:
+        """Sum of the `count` smallest distances in the rankings of image `unit`."""
+        row, whole = self._start(unit), count // _STRIDE
+        coarse = self.sums.flatten()[row * self.sums.shape[2] + whole]
+        place = whole[..., None] * _STRIDE + torch.arange(_STRIDE, device=count.device)
+        flat = self.ordered.flatten()
+        fine = flat[(row[..., None] * self.size + place).clamp_max_(len(flat) - 1)]
+        return coarse + torch.where(place < count[..., None], fine, 0).sum(dim=2)
+
+    def _start(self, unit: Tensor) -> Tensor:
+        """Number of each ranking among all."""
+        m = self.ordered.shape[1]
+        return unit[:, None] * m + torch.arange(m, device=unit.device)
+
+
 def rank_of(
     d: Float[Tensor, "b n"],
     threshold: Float[Tensor, "b m"],

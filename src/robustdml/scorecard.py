@@ -13,7 +13,7 @@ from robustdml.deep_metric import DeepMetric
 from robustdml.evaluate import Evaluation
 from robustdml.profile import Profile
 from robustdml.score import COMPONENTS, WORST_CASE, ers, normalised
-from robustdml.serial import Json
+from robustdml.serial import Json, to_json
 
 SCHEMA = 1
 RESAMPLES = 1000
@@ -74,11 +74,13 @@ def scorecard(
             "component": {name: float(np.nanmean(v)) for name, v in values.items()},
             "interval": {name: bootstrap(v, seed) for name, v in values.items()},
             **adversary_fields(m.adversary),
+            **({"surrogate": m.surrogate.path, "energy_gallery": m.energy_gallery} if m.surrogate else {}),
             "perturbs": m.goal.perturbs,
-            "goal": asdict(m.goal) | {"type": type(m.goal).__name__},  # type: ignore[call-overload]  # goals are dataclasses
+            "goal": to_json(m.goal),
             "units": "prank: percentile rank 0..1; recall and retain: share of queries; cosine; shift: distance",
             "seconds": round(float(own["cost"][2]), 2),
         }
+    foreign = {m.surrogate for m in profile.measurements if m.surrogate}
     defined = profile.has_ers and metric.distance.largest is not None
     merged = _merged(checks)
     card: dict[str, Any] = {
@@ -97,16 +99,12 @@ def scorecard(
         "dataset": data.name,
         "distance": type(metric.distance).__name__,
         "embedding": evaluation.embedding,
-        "threat_model": adversary_fields(profile.measurements[0].adversary)
-        | {
-            "perturbs": "one image at a time; the gallery stays clean",
-            "knowledge": "model, gallery and labels (white box)",
-        },
+        "threat_model": threat_model(profile),
         "checks": {c.name: {"ok": c.ok, "value": c.value, "message": c.message} for c in merged},
         "flags": [c.as_flag() for c in merged if not c.ok],
         "unreliable": any(not c.ok for c in merged),
         "cost": {
-            "forward": int(sum(own["cost"][0] for own in arrays.values())) + evaluation.gallery,
+            "forward": int(sum(own["cost"][0] for own in arrays.values())) + evaluation.gallery * (1 + len(foreign)),
             "backward": int(sum(own["cost"][1] for own in arrays.values())),
         },
         "seed": seed,
@@ -138,6 +136,22 @@ def _worst_case(arrays: dict[str, dict[str, np.ndarray]]) -> float | None:
         return None
     survived = np.min([arrays[n]["after/recall@1"] for n in names], axis=0)
     return float(np.nanmean(survived))
+
+
+def threat_model(profile: Profile) -> dict[str, Any]:
+    """What the attacker may do and knows; of several budgets only what they share, and how many there are."""
+    each = [adversary_fields(m.adversary) for m in profile.measurements]
+    shared = {k: v for k, v in each[0].items() if all(k in own and own[k] == v for own in each)}
+    knowledge = set()
+    for m in profile.measurements:
+        kind = "model, gallery and labels (white box)" if m.adversary.search.gradients else "energies alone (black box)"
+        knowledge.add(kind if m.surrogate is None else f"another model, {m.surrogate.path} (transfer)")
+    return {
+        **shared,
+        "budgets": len({m.adversary for m in profile.measurements}),
+        "perturbs": "one image at a time; the gallery stays clean",
+        "knowledge": "; ".join(sorted(knowledge)),
+    }
 
 
 def adversary_fields(adversary: Adversary) -> dict[str, Any]:

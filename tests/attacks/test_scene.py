@@ -79,3 +79,33 @@ def test_the_own_row_can_be_replaced_in_any_table():
     assert bool(scene.same_class[[0, 1], [4, 9]].all())
     assert not bool(scene.without_itself(scene.same_class, False)[[0, 1], [4, 9]].any())
     assert int(scene.same_class.sum()) == 24
+
+
+def test_a_scene_of_some_images_is_theirs_and_of_all_is_the_same_tables():
+    images, labels = blobs()
+    _, scene = scene_of(linear(), Spherical(), images, labels, torch.tensor([4, 9, 30]))
+    part = scene.of(torch.tensor([2, 2, 0]))
+    assert part.itself.tolist() == [30, 30, 4]
+    assert torch.equal(part.recall(part.clean), scene.recall(scene.clean)[[2, 2, 0]])
+    assert scene.of(torch.arange(3)).distances is scene.distances
+
+
+def test_a_longer_head_continues_the_ranking():
+    images, labels = blobs()
+    _, scene = scene_of(linear(), Spherical(), images, labels, torch.tensor([4, 9, 30]))
+    assert scene.head(7) is scene.nearest
+    assert torch.equal(scene.head(25)[:, :10], scene.nearest)
+    whole = scene.head(1000)
+    assert whole.shape == (3, 59)
+    assert bool((whole != scene.itself[:, None]).all())
+
+
+def test_rankings_are_made_once_for_the_same_aims_and_go_with_them():
+    images, labels = blobs()
+    _, scene = scene_of(linear(), Spherical(), images, labels, torch.tensor([4, 9, 30]))
+    aims = torch.tensor([[1], [2], [3]])
+    assert scene.rankings(aims) is scene.rankings(aims)
+    assert scene.rankings(aims.clone()) is not scene.rankings(aims)
+    assert len(scene._rankings) == 1
+    del aims
+    assert len(scene._rankings) == 0

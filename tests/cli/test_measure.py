@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from robustdml.profile import PROFILES, profile_to_json
 from tests.cli.conftest import finish, run, start, timeless, wait_for
 
 GENERATOR = np.random.default_rng(0)
@@ -245,6 +246,126 @@ def test_one_attack(trained, here, call):
     text = json.loads(call(*words, "--attack", "CA:pm=+:W=1:eps=0.03137:alpha=0.0117:pgditer=4")[1])
     assert text["profile"] == "attack-CA+-published-eps7.9994-steps4-size2.9835"
     assert (text["threat_model"]["eps"], text["threat_model"]["steps"]) == (0.03137, 4)
+
+
+NEW = ("SPQA+", "SPQA-", "FOA", "SPFOA", "QA+-local", "CA--visual", "CA+-distance", "SPQA--distance", "QA+-universal")
+
+
+def test_attacks_that_preserve_order_or_serve_all(trained, here, call):
+    for name in NEW:
+        code, out, err = call(
+            "attack", trained, "--attack", name, "--queries", 20, "--steps", 2, "--out", "a", "--json"
+        )
+        assert code == 0, err
+        card = json.loads(out)
+        assert card["attacks"][name]["after"].keys() - {"shift"} <= {
+            "prank", "preserved_prank", "swapped", "tau", "seen_prank", "unseen_prank",
+        }  # fmt: skip
+    code, out, _ = call(
+        "attack", trained, "--attack", "SPQA-", "--count", 4, "--steps", 2, "--queries", 20, "--out", "a"
+    )
+    assert "preserved_prank" in out
+    assert "attack-SPQA--4-steps2" in out
+
+
+def test_a_black_box_attack_and_its_plan(trained, here, call):
+    words = ("attack", trained, "--attack", "CA+", "--search", "nes", "--population", 6, "--steps", 2, "--queries", 10)
+    plan = json.loads(call(*words, "--dry-run", "--json")[1])
+    assert (plan["forward"], plan["backward"]) == (10 * (3 * 6 + 1) + 360, 0)
+    code, out, err = call(*words, "--out", "a", "--json")
+    assert code == 0, err
+    card = json.loads(out)
+    assert (card["cost"]["forward"], card["cost"]["backward"]) == (plan["forward"], 0)
+    assert card["threat_model"]["knowledge"] == "energies alone (black box)"
+    assert card["attacks"]["CA+"]["population"] == 6
+    assert "zero_gradient" not in card["checks"]
+
+
+def test_a_transfer_attack_and_its_plan(trained, here, call):
+    words = ("attack", trained, "--attack", "ES", "--steps", 3, "--queries", 10, "--json")
+    own = json.loads(call(*words, "--out", "own")[1])
+    for extra, name in (((), "run"), (("--energy-gallery", "target"), "run-as-published")):
+        transfer = (*words, "--surrogate", trained, *extra)
+        plan = json.loads(call(*transfer, "--dry-run")[1])
+        code, out, err = call(*transfer, "--out", "a")
+        assert code == 0, err
+        card = json.loads(out)
+        assert card["profile"] == f"attack-ES-steps3-from-{name}"
+        assert card["attacks"]["ES"]["after"] == own["attacks"]["ES"]["after"]  # the surrogate is the target itself
+        assert card["attacks"]["ES"]["surrogate"] == str(trained)
+        assert (card["cost"]["forward"], card["cost"]["backward"]) == (plan["forward"], plan["backward"])
+        assert card["provenance"]["surrogates"][str(trained)] == card["provenance"]["weights"]
+    bare = (
+        "attack",
+        "pixels",
+        "--data",
+        "digits",
+        "--attack",
+        "ES",
+        "--queries",
+        5,
+        "--steps",
+        1,
+        "--surrogate",
+        trained,
+    )
+    assert call(*bare, "--out", "b")[0] == 0
+    code, out, err = call(*bare, "--out", "c", "--energy-gallery", "target")
+    assert (code, out) == (2, "")
+    assert "embeds into" in err
+    assert "own gallery" in err
+    assert call("attack", trained, "--attack", "ES", "--energy-gallery", "target")[0] == 2
+    code, _, err = call(*words, "--surrogate", "runs/none", "--out", "d")
+    assert code == 4
+    assert "runs/none: no such folder" in err
+    assert not (here / "c").exists()
+    assert not (here / "d").exists()
+
+
+def test_profiles_of_many_budgets_and_other_searches(trained, here, call):
+    text = json.dumps(profile_to_json(PROFILES["qccurve28"])).replace('"steps": 32', '"steps": 2')
+    (here / "curve.json").write_text(text)
+    code, out, err = call("benchmark", trained, "--profile", "curve.json", "--queries", 3, "--out", "q")
+    assert code == 0, err
+    assert "12 budgets" in out
+    card = json.loads((here / "q" / "benchmark-qccurve28.json").read_text())
+    assert len(card["attacks"]) == 48
+    assert card["ers"] is None
+    assert card["attacks"]["CA+ W=1 eps=0"]["before"]["prank"] == card["attacks"]["CA+ W=1 eps=0"]["after"]["prank"]
+    pranks = {name: a["before"]["prank"] for name, a in card["attacks"].items() if name.startswith("SPQA+")}
+    assert len(set(pranks.values())) == 1  # the same targets at every budget
+    words = ("benchmark", trained, "--profile", "rob28", "--search", "nes", "--population", 2, "--dry-run", "--json")
+    plan = json.loads(call(*words)[1])
+    assert plan["forward_per_image"] == 10 * (33 * 2 + 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--attack", "QA-", "--count", 11), "11 targets cannot be drawn from the 10 nearest"),
+        (("--attack", "CA+", "--count", 400), "400 different targets cannot be drawn from 359 other"),
+        (("--attack", "CA:pm=+:W=400"), "400 targets cannot be drawn from 360 gallery items"),
+        (("--attack", "SPQA-", "--count", 359), "leave nothing to preserve"),
+        (("--attack", "FOA", "--count", 1), "at least two candidates"),
+        (("--attack", "misclassify"), "one prototype per class"),
+        (("--attack", "ES", "--search", "nes", "--population", 1), "even population"),
+        (("--attack", "ES", "--population", 10), "add --search nes"),
+        (("--attack", "ES", "--xi", 1), "--xi belongs to"),
+    ],
+)
+def test_attacks_that_cannot_be_made(trained, here, call, words, said):
+    code, out, err = call("attack", trained, *words, "--out", "a", "--queries", 10)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert not (here / "a" / f"benchmark-attack-{words[1]}.json").exists()
+
+
+def test_a_profile_for_other_images_is_refused(trained, here, call):
+    code, out, err = call("benchmark", trained, "--profile", "rob224", "--out", "b")
+    assert (code, out) == (2, "")
+    assert "Use rob28" in err
+    assert not (here / "b").exists()
+    assert call("benchmark", trained, "--profile", "rob224", "--dry-run")[0] == 2
 
 
 @pytest.mark.parametrize(

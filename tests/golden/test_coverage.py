@@ -8,18 +8,7 @@ import pytest
 from tests.golden.conftest import golden_of
 
 PENDING = {
-    "attacks": [
-        r"e2e/[CEN]/(SPQA|FOA|SPFOA|transfer_|nes_)[^/]*/",
-        r"e2e/[CEN]/(CA\+|QA-)_dist/",
-        r"e2e/nes$",
-        r"loss/[CEN]/(QADIST|CADIST)[+-]/",
-        r"loss/[CEN]/FOA(2|X)/",
-        r"loss/idx_foa(2|x)$",
-        r"net/(surrogate|classifier)/",
-        r"select/[CEN]/(qaminus_preserve|qaplus_preserve|foa2_preserve|foax_preserve|foa2|foax|local)_idx$",
-        r"select/[CEN]/(foa_perm|local_draw)$",
-        r"(xi|eccv_schedule|class)/",
-    ],
+    "attacks": [],
     "defenses": [
         r"hm_[^.]*\.",
         r"lga\.",

@@ -85,3 +85,33 @@ def test_a_percentage_where_a_fraction_belongs_is_refused(tmp_path: Path) -> Non
     value[f"LTM:{TAIL}"][1]["r@1"] = 59.5
     with pytest.raises(ResultError, match="outside its range"):
         read(tmp_path, value)
+
+
+@pytest.mark.parametrize("profile", ["rob28", "rob224", "cvpr", "rob28-nes"])
+def test_every_profile_with_nine_attacks_gives_ten_components_and_ers(profile: str, tmp_path: Path) -> None:
+    file = tmp_path / f"epoch=7.{profile}.json"
+    file.write_text(json.dumps(swipe()))
+    (run,) = read_runs(file)
+    assert len(run.components) == 10
+    assert run.ers == pytest.approx(63.3, abs=0.05)
+    assert any("divides its embedding shift by the population" in note for note in run.notes) == profile.endswith("nes")
+
+
+def test_a_swipe_of_many_budgets_keeps_every_attack(tmp_path: Path) -> None:
+    value = {}
+    for m in (1, 2, 5, 10):
+        for sign in "+-":
+            for eps in ("0.03137", "0.30196"):
+                tail = f"eps={eps}:alpha=0.011764:pgditer=32"
+                after = {f"SPQA{sign}:prank": 0.4, f"SPQA{sign}:GTprank": 0.01, "loss": 1e3, "embshift": 0.2}
+                value[f"SPQA:pm={sign}:M={m}:{tail}"] = [{**after, f"SPQA{sign}:prank": 0.5}, after]
+                shown = {f"CA{sign}:prank": 0.3, "loss": 0.1}
+                value[f"CA:pm={sign}:W={m}:{tail}"] = [shown, {**shown, "embshift": 0.4}]
+    file = tmp_path / "epoch=7.pami28.json"
+    file.write_text(json.dumps(value))
+    (run,) = read_runs(file)
+    assert len(run.attacks) == 32
+    assert run.ers is None
+    kept = run.attacks["SPQA:pm=+:M=10:eps=0.03137:alpha=0.011764:pgditer=32"]
+    assert (kept.before["prank"], kept.after["preserved_prank"]) == (0.5, 0.01)
+    assert kept.settings["eps"] == 0.03137

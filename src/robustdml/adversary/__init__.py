@@ -2,9 +2,25 @@
 
 from robustdml.adversary.adversary import Adversary, Search, embed_tuples
 from robustdml.adversary.balls import BALLS, L2, Ball, Linf
+from robustdml.adversary.nes import Nes
 from robustdml.adversary.noise import Noise
-from robustdml.adversary.pgd import Pgd
+from robustdml.adversary.pgd import Pgd, eccv_schedule
+from robustdml.adversary.universal import Universal
 
-SEARCHES: dict[str, type[Search]] = {"Pgd": Pgd, "Noise": Noise}
+SEARCHES: dict[str, type[Search]] = {"Pgd": Pgd, "Noise": Noise, "Nes": Nes, "Universal": Universal}
 
-__all__ = ["BALLS", "L2", "SEARCHES", "Adversary", "Ball", "Linf", "Noise", "Pgd", "Search", "embed_tuples"]
+__all__ = [
+    "BALLS",
+    "L2",
+    "SEARCHES",
+    "Adversary",
+    "Ball",
+    "Linf",
+    "Nes",
+    "Noise",
+    "Pgd",
+    "Search",
+    "Universal",
+    "eccv_schedule",
+    "embed_tuples",
+]

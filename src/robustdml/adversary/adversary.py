@@ -22,6 +22,11 @@ class Search(Protocol):
         """Gradients to the input that it takes per image: what its cost is compared with."""
         ...
 
+    @property
+    def forwards(self) -> int:
+        """Forward passes per image without a gradient."""
+        ...
+
     def __call__(
         self,
         energy: PixelEnergy,

@@ -1,6 +1,7 @@
 """Projected gradient descent on the energy (Madry et al., arXiv:1706.06083)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -31,6 +32,18 @@ def usable(gradient: Tensor) -> Tensor:
     return gradient.nan_to_num(nan=0.0)
 
 
+def eccv_schedule(eps: float) -> "Pgd":
+    """The search that the ECCV 2020 code (arXiv:2002.11293) derives from an l-infinity radius alone.
+
+    step_size = min(max(eps / 10, 1/255), 0.01) and steps = min(max(10, 2 eps / step_size), 30), cut to a whole number;
+    a single step of eps where eps <= 1/255.
+    """
+    if eps <= 1 / 255:
+        return Pgd(1, eps)
+    step_size = min(max(eps / 10, 1 / 255), 0.01)
+    return Pgd(int(min(max(10, 2 * eps / step_size), 30)), step_size)
+
+
 @dataclass(frozen=True)
 class Pgd:
     """x <- project(x - step_size * direction(gradient)), `steps` times; the last iterate is the result.
@@ -42,12 +55,16 @@ class Pgd:
         saturation: stop after a step before which the mean energy had changed by less than this since the step
             before, the first compared with -1 (RobDML: 1e-7). For energies that end in a plateau, where further steps
             move nothing; it looks at all rows together, so they depend on their batch. `None`: never.
+        universal: average the gradient over the block before its direction is taken, so that all images move alike up
+            to the edge of the box; a random start is then shared too. Results depend on who is in the block.
     """
 
     steps: int
     step_size: float
     random_start: bool = False
     saturation: float | None = None
+    universal: bool = False
+    forwards: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -77,14 +94,17 @@ class Pgd:
         centre, unit = x, arange_like(x)
         size = ball.eps if self.steps == 1 else self.step_size
         if self.random_start:
-            x = ball.sample(centre, draws=draws, index=index)
+            x = ball.sample(centre, draws=draws, index=index[:1].expand(len(x)) if self.universal else index)
         before = -1.0
         for step in range(self.steps):
             if self.saturation is None:
                 gradient = input_gradient(energy, x, unit, step)
             else:
                 now, gradient = value_and_gradient(energy, x, unit, step)
-            x = ball.project(x - size * ball.direction(usable(gradient)), centre)
+            gradient = usable(gradient)
+            if self.universal:
+                gradient = gradient.mean(dim=0, keepdim=True)
+            x = ball.project(x - size * ball.direction(gradient), centre)
             if self.saturation is not None:
                 if abs(now - before) < self.saturation:
                     break

@@ -1,7 +1,7 @@
 """Attacks on rankings."""
 
-from robustdml.attacks.attack import Attack, Outcome
+from robustdml.attacks.attack import Attack, Outcome, Surrogate
 from robustdml.attacks.goals import GOALS, Goal
 from robustdml.attacks.scene import RetrievalSystem, Scene
 
-__all__ = ["GOALS", "Attack", "Goal", "Outcome", "RetrievalSystem", "Scene"]
+__all__ = ["GOALS", "Attack", "Goal", "Outcome", "RetrievalSystem", "Scene", "Surrogate"]

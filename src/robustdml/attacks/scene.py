@@ -1,20 +1,27 @@
 """What a retrieval system shows to an attacker."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from robustdml.distance import Distance, ToRows
-from robustdml.ranking import Gallery, distances_to, nearest_is_same_class, precise
+from robustdml.ranking import Gallery, Rankings, distances_to, nearest_is_same_class, precise
 
 TOP_SHARE = 0.01
 """Share of the gallery from whose head CA-, QA- and FOA draw their targets."""
 FEWEST_TOP = 10
 """Length of that head for small galleries, so that up to 10 targets can be drawn from any."""
+
+
+def rows_of(table: Tensor, unit: Int[Tensor, "n"]) -> Tensor:
+    """`table[unit]`, without a copy where every unit stands for itself."""
+    in_order = len(unit) == len(table) and bool((unit[:1] == 0).all()) and bool((unit.diff() == 1).all())
+    return table if in_order else table[unit]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +77,33 @@ class Scene:
     itself: Int[Tensor, "b"] | None
     distances: Float[Tensor, "b n"]
     nearest: Int[Tensor, "b k"]
+    _rankings: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary, repr=False)
+
+    def of(self, unit: Int[Tensor, "m"]) -> "Scene":
+        """The scene of some of the images, in any order and as often as asked."""
+        clean, labels, distances, nearest = (
+            rows_of(table, unit) for table in (self.clean, self.labels, self.distances, self.nearest)
+        )
+        return Scene(
+            self.system, clean, labels, None if self.itself is None else rows_of(self.itself, unit), distances, nearest
+        )
+
+    def head(self, length: int) -> Int[Tensor, "b k"]:
+        """The nearest others, at least as many as `nearest` has, and `length` if the gallery holds so many."""
+        longer = min(length, self.size - (self.itself is not None))
+        if longer <= self.nearest.shape[1]:
+            return self.nearest
+        others = self.without_itself(self.distances, torch.inf)
+        return others.topk(longer, dim=1, largest=False, sorted=True).indices
+
+    def rankings(self, aims: Int[Tensor, "b m"]) -> Rankings:
+        """Sorted distances of gallery rows to the gallery; energy and score of one attack share them.
+
+        They are kept for as long as `aims` is.
+        """
+        if aims not in self._rankings:
+            self._rankings[aims] = Rankings.of(self.system.to_gallery_precisely, self.gallery.z, aims)
+        return self._rankings[aims]
 
     @property
     def distance(self) -> Distance:

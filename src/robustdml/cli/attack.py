@@ -1,14 +1,18 @@
 """robustdml attack: one attack on a model."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from robustdml.cli import processes
-from robustdml.cli.options import Fraction, Measured, Whole, read
+from robustdml.cli.options import File, Fraction, Measured, Whole, Word, read
 
 EXAMPLES = (
     "runs/act-fashion-c2f2 --attack ES",
     "runs/act-fashion-c2f2 --attack CA+ --eps 8/255 --steps 32 --queries 1000",
     "runs/act-fashion-c2f2 --attack GTM-published --norm l2 --eps 0.5",
+    "runs/act-fashion-c2f2 --attack SPQA- --count 10 --xi 100",
+    "runs/act-fashion-c2f2 --attack QA- --search nes --queries 100",
+    "runs/act-fashion-c2f2 --attack ES --surrogate runs/plain-fashion-c2f2",
     "pixels --data digits --attack CA:pm=+:W=1:eps=0.30196:alpha=0.011764:pgditer=32",
 )
 
@@ -23,7 +27,8 @@ class Options(Measured):
     """
 
     attack: str
-    """CA+ CA- QA+ QA- TMA ES LTM GTM GTT, LTM-published, GTM-published, or a RobRank string (published targets)"""
+    """CA+ CA- QA+ QA- TMA ES LTM GTM GTT SPQA+ SPQA- FOA SPFOA …, a variant such as QA+-local (robustdml list attacks),
+    or a RobRank string (published targets)"""
     eps: Fraction = None
     """radius, a fraction of the pixel range [0, 1]: 8/255 or 0.03"""
     steps: Whole = None
@@ -35,7 +40,17 @@ class Options(Measured):
     random_start: bool = False
     """begin at a random point of the ball"""
     count: Whole = None
-    """W of CA or M of QA; 1 by default"""
+    """W of CA, M of QA, SPQA, FOA and SPFOA; 1 by default, 2 for orders"""
+    search: Literal["pgd", "nes"] = "pgd"
+    """pgd, or the black-box search nes"""
+    population: Whole = None
+    """of nes: images scored per step; 100 by default"""
+    xi: Word = None
+    """weight of what SP attacks preserve: batch (dynamic, the default), image (dynamic, own) or a fixed number"""
+    surrogate: File = None
+    """run whose network is attacked in place of the target's, which is scored"""
+    energy_gallery: Literal["surrogate", "target"] = "surrogate"
+    """whose embeddings of the gallery a surrogate's are compared with; target is RobRank's form"""
     queries: Whole = None
     """attack a random subset of so many images; the gallery stays complete"""
     processes: Whole = None
@@ -54,9 +69,11 @@ def main(argv: list[str]) -> int:
 
     target = measuring.target_of(options)
     profile = attack_profile(
-        options.attack, size_of(target.data).shape, count=options.count, eps=options.eps, steps=options.steps,
-        step_size=options.step_size, norm=options.norm, random_start=options.random_start,
+        options.attack, size_of(target.data).shape, data=target.data.name, count=options.count, eps=options.eps,
+        steps=options.steps, step_size=options.step_size, norm=options.norm, random_start=options.random_start,
+        search=options.search, population=options.population, xi=options.xi,
     )  # fmt: skip
+    profile = measuring.by_way_of(profile, options.surrogate, options.energy_gallery)
     if options.dry_run:
         return measuring.dry_run(target, profile, options, options.queries)
     if count > 1:

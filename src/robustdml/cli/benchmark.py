@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from robustdml.cli import processes
-from robustdml.cli.options import Measured, Whole, read
+from robustdml.cli.options import File, Measured, Whole, read
 
 EXAMPLES = (
     "runs/act-fashion-c2f2 --profile rob28",
@@ -12,6 +12,8 @@ EXAMPLES = (
     "runs/act-fashion-c2f2 --profile rob28-strict --strict",
     "timm:resnet18 --data folder:photos --profile rob224 --dry-run",
     "runs/act-fashion-c2f2 --profile mine.json --processes 2",
+    "runs/act-fashion-c2f2 --profile rob28 --search nes --queries 100",
+    "runs/act-fashion-c2f2 --profile rob28 --surrogate runs/plain-fashion-c2f2",
 )
 
 
@@ -23,7 +25,16 @@ class Options(Measured):
     """
 
     profile: str = "rob28"
-    """rob28 (grey, up to 28x28), rob32, rob224, each also as …-strict; a JSON file; or module:callable"""
+    """rob28 (grey, up to 28x28), rob32, rob224, each also as …-strict; pami28, pami224, eccv28, eccv224, qccurve28,
+    cvpr; a JSON file; or module:callable"""
+    search: Literal["pgd", "nes"] = "pgd"
+    """nes makes every attack of the profile a black-box one with as many steps"""
+    population: Whole = None
+    """of nes: images scored per step; 100 by default"""
+    surrogate: File = None
+    """run whose network is attacked in place of the target's, which is scored"""
+    energy_gallery: Literal["surrogate", "target"] = "surrogate"
+    """whose embeddings of the gallery a surrogate's are compared with; target is RobRank's form"""
     queries: Whole = None
     """attack a random subset of so many queries; the gallery stays complete"""
     curve: bool = False
@@ -45,10 +56,11 @@ def main(argv: list[str]) -> int:
     options, _ = read(Options, argv, "benchmark", EXAMPLES)
     count = 1 if processes.started_elsewhere() else processes.wanted(options.processes, options.device)
     from robustdml.cli import measuring
-    from robustdml.names import profile_named
+    from robustdml.names import profile_named, searched
 
-    profile = profile_named(options.profile)
     target = measuring.target_of(options, options.precision)
+    profile = searched(profile_named(options.profile, data=target.data.name), options.search, options.population)
+    profile = measuring.by_way_of(profile, options.surrogate, options.energy_gallery)
     if options.dry_run:
         return measuring.dry_run(target, profile, options, options.queries)
     if count > 1:

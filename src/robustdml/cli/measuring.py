@@ -1,6 +1,9 @@
 """What `attack` and `benchmark` do alike: run a profile on a target and print its scorecard. Imported once needed."""
 
-from robustdml.benchmark import benchmark, stage
+from pathlib import Path
+from typing import Literal
+
+from robustdml.benchmark import benchmark, stage, surrogates_of
 from robustdml.clean import remarks
 from robustdml.cli import failures, show, terminal
 from robustdml.cli.options import Measured
@@ -8,8 +11,9 @@ from robustdml.command import COMMAND
 from robustdml.curves import write_curve, write_examples
 from robustdml.interruption import Interrupted
 from robustdml.plan import plan_benchmark
-from robustdml.profile import Profile
+from robustdml.profile import Profile, transferred
 from robustdml.targets import Plan, device_named, plan
+from robustdml.types import RunReference
 
 
 def target_of(options: Measured, precision: str | None = None) -> Plan:
@@ -17,6 +21,19 @@ def target_of(options: Measured, precision: str | None = None) -> Plan:
     return plan(
         options.target, data=options.data, distance=options.distance, recipe=options.recipe, precision=precision
     )
+
+
+def by_way_of(profile: Profile, surrogate: Path | None, energy_gallery: Literal["surrogate", "target"]) -> Profile:
+    """The profile, transferred from a surrogate if one is given.
+
+    Raises:
+        UsageError: for a gallery to compare a surrogate with, without a surrogate.
+    """
+    if surrogate is None:
+        if energy_gallery != "surrogate":
+            raise failures.UsageError("--energy-gallery says what a surrogate is compared with: add --surrogate RUN.")
+        return profile
+    return transferred(profile, RunReference(str(surrogate)), surrogate.resolve().name, energy_gallery)
 
 
 def dry_run(target: Plan, profile: Profile, options: Measured, queries: int | None) -> int:
@@ -38,7 +55,8 @@ def measure(
             card = benchmark(target.metric, target.data, profile, out, seed=options.seed, queries=queries,
                              about=target.about, progress=progress)  # fmt: skip
             if (curve or examples) and terminal.is_speaker():
-                ready = stage(target.metric, target.data, seed=options.seed, queries=queries)
+                others = surrogates_of(profile, target.metric, target.data)
+                ready = stage(target.metric, target.data, seed=options.seed, queries=queries, surrogates=others)
                 if curve:
                     write_curve(ready, profile, out, name=card["name"], progress=progress)
                 if examples:

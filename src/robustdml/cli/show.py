@@ -7,7 +7,7 @@ from robustdml.cli.terminal import both_ways, table
 from robustdml.report.glossary import CLEAN
 from robustdml.serial import Json
 
-UNSCALED = ("cosine", "shift")
+UNSCALED = ("cosine", "shift", "tau")
 
 
 def evaluation(value: Json, remarks: list[str], file: Path) -> list[str]:
@@ -20,10 +20,10 @@ def scorecard(card: Json, remarks: list[str], file: Path) -> list[str]:
     """A scorecard: ERS, every attack before and after, flags."""
     rows = []
     for name, attack in card["attacks"].items():
-        parts = attack["component"] or {"": None}
+        parts = attack["component"]
         keys = [k for k in attack["after"] if k != "shift"] or ["shift"]
-        for place, component in enumerate(parts):
-            key = "shift" if component == "ES:D" else keys[0]
+        shown = [("shift" if c == "ES:D" else keys[0], c) for c in parts] or [(key, "") for key in keys]
+        for place, (key, component) in enumerate(shown):
             rows.append(
                 [
                     name if place == 0 else "",
@@ -32,19 +32,16 @@ def scorecard(card: Json, remarks: list[str], file: Path) -> list[str]:
                     _score(key, attack["before"].get(key)),
                     _score(key, attack["after"].get(key)),
                     component,
-                    _one(parts[component]),
+                    _one(parts.get(component)),
                     _span(attack["interval"].get(component)),
                 ]
             )
     threat = card["threat_model"]
-    size = both_ways(threat["step_size"], threat["norm"]) if "step_size" in threat else "–"
-    shown = ("recall@1", "map", "nmi")
-    clean = ", ".join(f"{CLEAN.get(k, k)} {_percent(v)}" for k, v in card["clean"].items() if k in shown)
+    best_known = ("recall@1", "map", "nmi")
+    clean = ", ".join(f"{CLEAN.get(k, k)} {_percent(v)}" for k, v in card["clean"].items() if k in best_known)
     head = [
         _heading(card),
-        f"profile {card['profile']}: {threat['norm']} eps {both_ways(threat['eps'], threat['norm'])}, "
-        f"{threat['search']}, "
-        f"{threat.get('steps', '–')} steps of {size}",
+        f"profile {card['profile']}: {_threat(threat)}",
         f"clean, %: {clean}",
     ]
     columns = ["attack", "perturbs", "score", "before", "after", "component", "0…100", "95 % interval"]
@@ -53,6 +50,15 @@ def scorecard(card: Json, remarks: list[str], file: Path) -> list[str]:
         score.append(f"recall@1 that survives ES, LTM and GTM together: {_percent(card['worst_case_recall@1'])} %")
     flags = [f"unreliable: {flag['name']}: {flag['message']}" for flag in card["flags"]]
     return [*head, *table(columns, rows, left=3), *score, *flags, *_remarks(remarks), f"written: {file}"]
+
+
+def _threat(threat: Json) -> str:
+    """Budget and search in words."""
+    if "eps" not in threat:
+        return f"{threat['budgets']} budgets, see the names (eps in 1/255); {threat['knowledge']}"
+    size = both_ways(threat["step_size"], threat["norm"]) if "step_size" in threat else "–"
+    radius = f"{threat['norm']} eps {both_ways(threat['eps'], threat['norm'])}"
+    return f"{radius}, {threat.get('search', 'several searches')}, {threat.get('steps', '–')} steps of {size}"
 
 
 def plan(value: Json) -> list[str]:

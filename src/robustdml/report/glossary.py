@@ -13,6 +13,8 @@ ATTACKS = {
     "GTT": "Changes the query so that its former best match leaves the top four.",
     "SPQA+": "As QA+, while the query's closest neighbours stay on top so that nobody notices.",
     "SPQA-": "As QA−, while the query's closest neighbours stay on top so that nobody notices.",
+    "FOA": "Changes the query so that some of its near neighbours come in an order of the attacker's choice.",
+    "SPFOA": "As FOA, while the query's closest neighbours stay on top so that nobody notices.",
 }
 COMPONENTS = {
     "CA+": "twice the rank (in percent) at which the candidate ends; 100 is the random rank it started from",
@@ -42,6 +44,11 @@ SCORES = {
     "shift": "embedding shift",
     "recall@1": "recall@1",
     "retain@4": "kept in top 4",
+    "swapped": "pairs swapped",
+    "tau": "agreement with the wanted order",
+    "seen_prank": "mean rank, images the perturbation was made on",
+    "unseen_prank": "mean rank, other images",
+    "reached": "classified as wanted",
 }
 CHECKS = {
     "eval_mode": "Every part of the model must be in evaluation mode while it is measured.",
@@ -66,6 +73,9 @@ def meaning(name: str) -> str:
 
 def attack_meaning(name: str) -> str:
     """What an attack does; attack strings such as `CA:pm=+:W=1` are understood by their first parts."""
+    if name in ATTACKS:
+        return ATTACKS[name]
+    name = name.split(" ", maxsplit=1)[0]  # `SPQA+ M=10 eps=8` of the profiles that vary number and budget
     if name in ATTACKS:
         return ATTACKS[name]
     first, *rest = name.split(":")

@@ -25,6 +25,11 @@ SCORES = {
     "GTT": {"retain@4": "retain@4"},
 }
 """Attack -> upstream score -> our name of it."""
+BLACK_BOX = (
+    "Made by the black-box search (-nes): RobRank divides its embedding shift by the population instead of the batch, "
+    "so that ES:D, and with it ERS, is off by their ratio."
+)
+"""What RobRank's NES mode does to one component."""
 PERTURBED_CANDIDATE = ("CA+", "CA-")
 KEYS = {"eps": float, "alpha": float, "pgditer": int, "W": int, "M": int}
 
@@ -100,6 +105,7 @@ def read_swipe(value: dict[str, Any], file: Path) -> Run:
         attacks=attacks,
         notes=(
             "Read from a RobRank swipe file, which records neither data set, model, distance, seed nor sample size.",
+            *([BLACK_BOX] if file.name.endswith("-nes.json") else []),
         ),
     )
     if not complete:

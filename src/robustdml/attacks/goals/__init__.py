@@ -1,15 +1,43 @@
 """Goals of attackers, one file per kind of goal."""
 
+from robustdml.attacks.goals.agnostic import Agnostic
 from robustdml.attacks.goals.candidate import Candidate
 from robustdml.attacks.goals.goal import Goal
 from robustdml.attacks.goals.matching import Mismatch, TopOut
+from robustdml.attacks.goals.misclassify import Misclassify
 from robustdml.attacks.goals.mismatch import TargetedMismatch
 from robustdml.attacks.goals.misrank import Misrank
+from robustdml.attacks.goals.order import Order
+from robustdml.attacks.goals.preserving import DynamicWeight, FixedWeight, PreservingOrder, PreservingQuery, Weight
 from robustdml.attacks.goals.query import Query
 from robustdml.attacks.goals.shift import EmbeddingShift
 
 GOALS: dict[str, type[Goal]] = {
-    c.__name__: c for c in (Candidate, Query, TargetedMismatch, EmbeddingShift, Misrank, Mismatch, TopOut)
+    c.__name__: c
+    for c in (
+        *(Candidate, Query, TargetedMismatch, EmbeddingShift, Misrank, Mismatch, TopOut),
+        *(PreservingQuery, Order, PreservingOrder, Misclassify, Agnostic),
+    )
 }
+WEIGHTS: dict[str, type[Weight]] = {"FixedWeight": FixedWeight, "DynamicWeight": DynamicWeight}
 
-__all__ = ["GOALS", "Candidate", "EmbeddingShift", "Goal", "Mismatch", "Misrank", "Query", "TargetedMismatch", "TopOut"]
+__all__ = [
+    "GOALS",
+    "WEIGHTS",
+    "Agnostic",
+    "Candidate",
+    "DynamicWeight",
+    "EmbeddingShift",
+    "FixedWeight",
+    "Goal",
+    "Misclassify",
+    "Mismatch",
+    "Misrank",
+    "Order",
+    "PreservingOrder",
+    "PreservingQuery",
+    "Query",
+    "TargetedMismatch",
+    "TopOut",
+    "Weight",
+]

@@ -14,6 +14,10 @@ from robustdml.types import Achieved, Energy
 
 Score = Callable[[Float[Tensor, "b d"]], dict[str, Tensor]]
 """Embeddings of the attacked images -> named numbers, one per image."""
+LOCAL = (0.01, 0.05)
+"""Shares of the clean ranking between which "local" targets are drawn."""
+VISUAL = 0.0003
+"""Share of the clean ranking from whose head "visual" targets are drawn."""
 
 
 @runtime_checkable
@@ -35,7 +39,7 @@ class Goal(Protocol):
         ...
 
     def energy(self, scene: Scene, aims: Int[Tensor, "b m"]) -> Energy:
-        """Built once per batch: closes over what is constant."""
+        """Built once per batch: closes over what is constant. Its rows are units in any order and as often as asked."""
         ...
 
     def score(self, scene: Scene, aims: Int[Tensor, "b m"]) -> Score:
@@ -43,14 +47,8 @@ class Goal(Protocol):
         ...
 
     def achieved(self, scene: Scene, aims: Int[Tensor, "b m"]) -> Achieved:
-        """Whether the attacker has got all there is to get, for one row per unit."""
+        """Whether the attacker has got all there is to get, row by row; units as for the energy."""
         ...
-
-
-def rows_of(table: Tensor, unit: Int[Tensor, "n"]) -> Tensor:
-    """`table[unit]`, without a copy where every unit stands for itself."""
-    in_order = len(unit) == len(table) and bool((unit[:1] == 0).all()) and bool((unit.diff() == 1).all())
-    return table if in_order else table[unit]
 
 
 def no_targets(scene: Scene) -> Int[Tensor, "b 0"]:
@@ -64,37 +62,59 @@ def anywhere(scene: Scene, count: int, unique: bool, draws: Draws, index: Int[Te
     Raises:
         ValueError: if the gallery is too small.
     """
+    others = scene.size - (unique and scene.itself is not None)
+    if count > others:
+        kind = "different targets" if unique else "targets"
+        raise ValueError(
+            f"{count} {kind} cannot be drawn from {others}{' other' * unique} gallery items. Use fewer targets"
+            f"{', a larger gallery or unique=False.' if unique and count <= scene.size else ' or a larger gallery.'}"
+        )
     if not unique:
         return draws.integers("target", index, scene.size, (count,))
-    others = scene.size - (scene.itself is not None)
-    if count > others:
-        raise ValueError(
-            f"{count} different targets cannot be drawn from {others} other gallery items. Use fewer targets, a larger "
-            "gallery or unique=False."
-        )
     if scene.itself is None:
         return draws.permutation("target", index, scene.size)[:, :count]
     rows = draws.permutation("target", index, scene.size - 1)[:, :count]
     return rows + (rows >= scene.itself[:, None])
 
 
-def of_the_head(scene: Scene, count: int, repeat: bool, draws: Draws, index: Int[Tensor, "b"]) -> Int[Tensor, "b m"]:
-    """`count` rows of the head of the clean ranking, with or without repetitions.
+def in_head(
+    head: Int[Tensor, "b k"], count: int, draws: Draws, index: Int[Tensor, "b"], size: int, repeat: bool = False
+) -> Int[Tensor, "b m"]:
+    """`count` random places of the head of a ranking, with or without repetitions.
 
     Raises:
-        ValueError: if the gallery is too small.
+        ValueError: if the head is too short.
     """
-    head = scene.nearest.shape[1]
-    if count > head and not repeat:
+    length = head.shape[1]
+    if count > length:
         raise ValueError(
-            f"{count} targets cannot be drawn from the {head} nearest of a gallery of {scene.size} items. Use fewer "
+            f"{count} targets cannot be drawn from the {length} nearest of a gallery of {size} items. Use fewer "
             "targets or a larger gallery."
         )
     if repeat:
-        places = draws.integers("target", index, head, (count,))
-    else:
-        places = draws.permutation("target", index, head)[:, :count]
-    return scene.nearest.gather(1, places)
+        return draws.integers("target", index, length, (count,))
+    return draws.permutation("target", index, length)[:, :count]
+
+
+def nearby(scene: Scene, count: int, draws: Draws, index: Int[Tensor, "b"]) -> Int[Tensor, "b m"]:
+    """`count` rows of the clean ranking between 1 % and 5 % of the gallery, with repetitions ("local" sampling).
+
+    Raises:
+        ValueError: if the gallery is too small to have such rows.
+    """
+    low, high = (int(share * scene.size) for share in LOCAL)
+    head = scene.head(high)
+    if not low < head.shape[1] or not low < high or count > scene.size:
+        raise ValueError(
+            f"local targets lie between 1 % and 5 % of the ranking, and a gallery of {scene.size} items has no room "
+            f"for {count} there. Use a larger gallery, or targets from the whole gallery."
+        )
+    return head.gather(1, low + draws.integers("target", index, high - low, (count,)))
+
+
+def most_visible(scene: Scene, count: int) -> Int[Tensor, "b k"]:
+    """The first 0.03 % of the clean ranking, at least `count` rows ("visual" sampling, for pictures)."""
+    return scene.nearest[:, : max(int(VISUAL * scene.size), count)]
 
 
 def percentile(
@@ -110,9 +130,30 @@ def percentile(
         ties_before: items tied with it come before it; a ranking in which all items are tied then puts it last.
         counted: how many of the entries of `d` are the item itself, which does not come before itself.
     """
-    n = d.shape[1]
     rank = rank_of(d, threshold, resolution=resolution, ties_before=ties_before)
+    spread = (d.amax(dim=1) - d.amin(dim=1))[:, None] if ties_before else threshold
+    return percentile_of(rank, spread, d.shape[1], resolution, ties_before, counted)
+
+
+def percentile_of(
+    rank: Int[Tensor, "b m"],
+    spread: Float[Tensor, "b #m"],
+    n: int,
+    resolution: float,
+    ties_before: bool,
+    counted: int | Int[Tensor, "b #m"],
+) -> Float[Tensor, "b m"]:
+    """The same for a rank that is known; `spread` is the farthest minus the nearest distance of the ranking."""
     if ties_before:
-        meaningless = (d.amax(dim=1) - d.amin(dim=1) <= resolution)[:, None]
-        rank = torch.where(meaningless, n, rank - counted)
-    return rank.to(d.dtype) / n
+        rank = torch.where(spread <= resolution, n, rank - counted)
+    return rank.to(spread.dtype) / n
+
+
+def in_front(ranks: Float[Tensor, "b m"], n: int, places: int) -> Tensor:
+    """Whether all percentile ranks are among the first `places` of n."""
+    return (ranks * n < places - 0.5).all(dim=1)
+
+
+def at_the_end(ranks: Float[Tensor, "b m"], n: int, places: int) -> Tensor:
+    """Whether all percentile ranks are among the last `places` of n."""
+    return (ranks * n > n - places - 0.5).all(dim=1)

@@ -53,7 +53,7 @@ class Mismatch:
 
     def achieved(self, scene: Scene, aims: Int[Tensor, "b m"]) -> Achieved:
         """The first item is of another class."""
-        return lambda z, unit: scene.recall(z) == 0
+        return lambda z, unit: scene.of(unit).recall(z) == 0
 
 
 @dataclass(frozen=True)
@@ -83,5 +83,4 @@ class TopOut:
 
     def achieved(self, scene: Scene, aims: Int[Tensor, "b m"]) -> Achieved:
         """The item has left the top 4."""
-        score = self.score(scene, aims)
-        return lambda z, unit: score(z)["retain@4"] == 0
+        return lambda z, unit: self.score(scene.of(unit), aims[unit])(z)["retain@4"] == 0

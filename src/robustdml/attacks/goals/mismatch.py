@@ -43,7 +43,7 @@ class TargetedMismatch:
         """Closer to the target than to any other gallery item."""
 
         def achieved(z: Tensor, unit: Tensor) -> Tensor:
-            d = scene.precise_distances(z)
-            return d.gather(1, aims)[:, 0] <= d.amin(dim=1) + scene.system.resolution
+            d = scene.of(unit).precise_distances(z)
+            return d.gather(1, aims[unit])[:, 0] <= d.amin(dim=1) + scene.system.resolution
 
         return achieved

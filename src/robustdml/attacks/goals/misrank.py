@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from robustdml.attacks.goals.goal import Score, no_targets, rows_of
-from robustdml.attacks.scene import Scene
+from robustdml.attacks.goals.goal import Score, no_targets
+from robustdml.attacks.scene import Scene, rows_of
 from robustdml.draws import Draws
 from robustdml.types import Achieved, Energy
 
@@ -57,4 +57,4 @@ class Misrank:
 
     def achieved(self, scene: Scene, aims: Int[Tensor, "b m"]) -> Achieved:
         """The first item is of another class."""
-        return lambda z, unit: scene.recall(z) == 0
+        return lambda z, unit: scene.of(unit).recall(z) == 0

@@ -36,4 +36,4 @@ class EmbeddingShift:
 
     def achieved(self, scene: Scene, aims: Int[Tensor, "b m"]) -> Achieved:
         """The first item is of another class."""
-        return lambda z, unit: scene.recall(z) == 0
+        return lambda z, unit: scene.of(unit).recall(z) == 0
