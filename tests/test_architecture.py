@@ -21,7 +21,7 @@ LAYERS = [  # a module imports from lower layers or its own package only
     ["attacks", "defenses"],
     ["evaluate", "recipe", "audit", "doctor"],
     ["profile", "smoothing", "runs"],
-    ["scorecard"],
+    ["scorecard", "start"],
     ["benchmark", "train", "clean", "names"],
     ["curves", "recipes", "report"],
     ["catalogue", "targets", "demo"],

@@ -31,6 +31,7 @@ ARGUMENTS = {  # by field name: what a class without a default for it is made wi
     "step_size": 2 / 255,
     "direction": "raise",
     "adversary": Adversary(Linf(8 / 255), Pgd(3, 2 / 255)),
+    "width": 2,
 }
 EVERY = pytest.mark.parametrize(
     ("name", "cls", "protocol"),

@@ -16,7 +16,7 @@ from robustdml.defenses import DEFENSES, Defense, Plain
 from robustdml.distance import DISTANCES
 from robustdml.losses import LOSSES, Loss
 from robustdml.mining import MINERS
-from robustdml.models import MODELS, Model
+from robustdml.models import MODELS, Backbone, BackboneHybrid, Model, Pretrainable, Pretrained
 from robustdml.plugins import installed
 from robustdml.serial import Json, read_as, to_json, with_field
 from robustdml.types import RunReference
@@ -77,7 +77,7 @@ class Recipe:
         optimiser: settings of every parameter group that `groups` does not name.
         groups: settings by parameter group of the model or the loss.
         epochs: passes over the training images; one SPC-2 pass sees each image about twice.
-        start: weights to begin with.
+        start: weights to begin with: those of a run, or published ones of a backbone.
         precision: "bf16" runs the network in bfloat16 with channels last; weights, losses and ranking stay fp32.
         accumulate: parts into which a batch is cut, each mined on its own, before one optimiser step.
         clip: largest global norm of the gradient, `None` for no clipping.
@@ -97,7 +97,7 @@ class Recipe:
     optimiser: Adam = field(default_factory=Adam)
     groups: dict[str, Adam] = field(default_factory=dict)
     epochs: int = 8
-    start: RunReference | None = None
+    start: RunReference | Pretrained | None = None
     validation: Validation = field(default_factory=Validation)
     precision: Literal["fp32", "bf16"] = "fp32"
     accumulate: int = 1
@@ -113,13 +113,24 @@ class Recipe:
             raise ValueError(f"accumulate must be 1 … {self.batches.pairs} (pairs per batch), got {self.accumulate}.")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be positive, or None for no clipping, got {self.clip}.")
+        if isinstance(self.start, Pretrained) and not isinstance(self.model, Pretrainable):
+            raise ValueError(
+                f"no weights are published for {type(self.model).__name__}. Begin with random ones (--start none), or "
+                "use a Backbone."
+            )
+        if self.start is None and isinstance(self.model, (Backbone, BackboneHybrid)) and self.model.frozen:
+            raise ValueError(
+                f"{self.model.name} with frozen batch statistics needs weights that bring statistics. Set --start "
+                "Pretrained, or --model.batchnorm train to learn them."
+            )
         self.defense.check(self.loss)
 
 
 @cache
 def component_types() -> dict[str, type]:
     """Every class a recipe or profile file may name."""
-    table: dict[str, type] = {c.__name__: c for c in (Recipe, Adam, Validation, Spc2, Adversary, RunReference)}
+    own_types = (Recipe, Adam, Validation, Spc2, Adversary, RunReference, Pretrained)
+    table: dict[str, type] = {c.__name__: c for c in own_types}
     for noun, own in NOUNS.items():
         table |= {**{cls.__name__: cls for cls in own.values()}, **installed(noun)}
     return table

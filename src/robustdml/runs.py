@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import robustdml
 from robustdml.command import COMMAND
 from robustdml.data.errors import DataError
-from robustdml.deep_metric import DeepMetric
+from robustdml.deep_metric import DeepMetric, trained_metric
 from robustdml.draws import own_generators
 from robustdml.files import OutputError, write_json, write_text, write_with
 from robustdml.models.embedder import Bfloat16, Embedder
@@ -180,7 +180,7 @@ class Checkpoint:
         """
         embedder = build(self.recipe, shape)
         load_weights(embedder, read_weights(self.folder / WEIGHTS), self.folder / WEIGHTS, self.recipe)
-        return DeepMetric(in_precision(embedder.to(device), self.recipe.precision).eval(), self.recipe.loss.distance)
+        return trained_metric(in_precision(embedder.to(device), self.recipe.precision).eval(), self.recipe.loss)
 
 
 def read_recipe(path: Path) -> Recipe:

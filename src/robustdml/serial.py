@@ -179,15 +179,17 @@ def _with_field(root: Any, parts: list[str], text: str, table: dict[str, type], 
     old = getattr(root, head)
     if len(parts) > 1:
         new = _with_field(old, parts[1:], text, table, path)
+    elif text.lower() == "none" and _fits(None, hints[head]):
+        new = None
+    elif old is None and text in table and not _fits(text, hints[head]):
+        new = _made(table[text], {}, f"--{path} {text}")
+        check_type(new, hints[head], f"--{path}")
     elif dataclasses.is_dataclass(old):
         cls = table.get(text)
         if cls is None:
             raise ValueError(f"--{path}: unknown type {text!r}. {nearest(text, list(table))}")
         shared = {f.name for f in dataclasses.fields(cls) if f.init} & {f.name for f in dataclasses.fields(old)}
-        try:
-            new = cls(**{name: getattr(old, name) for name in shared})
-        except TypeError as error:
-            raise ValueError(f"--{path} {text}: {error}. Set it in a recipe.json instead.") from error
+        new = _made(cls, {name: getattr(old, name) for name in shared}, f"--{path} {text}")
         check_type(new, hints[head], f"--{path}")
     else:
         new = parse(text, hints[head], f"--{path}")
@@ -195,3 +197,10 @@ def _with_field(root: Any, parts: list[str], text: str, table: dict[str, type], 
         return dataclasses.replace(root, **{head: new})
     except ValueError as error:
         raise ValueError(f"--{path} {text}: {error}") from error
+
+
+def _made(cls: type, fields: dict[str, Any], where: str) -> Any:
+    try:
+        return cls(**fields)
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}. Set it in a recipe.json instead.") from error

@@ -9,7 +9,7 @@ from accelerate import PartialState
 
 from robustdml.clean import write_evaluation
 from robustdml.data import DataError, Dataset, ImageSet, dataset
-from robustdml.deep_metric import DeepMetric
+from robustdml.deep_metric import DeepMetric, trained_metric
 from robustdml.distance import DISTANCES, Distance
 from robustdml.models import Pixels
 from robustdml.models.backbones import timm_embedder, wrap
@@ -61,7 +61,8 @@ class Plan:
         """
         data = self.data.load(data_root)
         embedder = self.embedder(data.shape).to(device or torch.device("cpu"))
-        metric = DeepMetric(in_precision(embedder, self.precision), self.distance)
+        running = in_precision(embedder, self.precision)
+        metric = trained_metric(running, self.recipe.loss) if self.recipe else DeepMetric(running, self.distance)
         return Target(metric, data, self.out, self.about)
 
     def embedder(self, shape: tuple[int, int, int], *, trained: bool = True) -> Embedder:
@@ -76,7 +77,7 @@ class Plan:
             return Pixels().build(shape).eval()
         kind, _, name = self.text.partition(":")
         if kind == "timm":
-            return timm_embedder(name, pretrained=trained).eval()
+            return timm_embedder(name, shape, pretrained=trained).eval()
         return _from_module(self.text, shape)
 
 

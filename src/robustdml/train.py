@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from robustdml.data.batches import pairwise_parts
 from robustdml.data.images import ImageSet
 from robustdml.data.splits import hold_out
-from robustdml.deep_metric import DeepMetric
+from robustdml.deep_metric import trained_metric
 from robustdml.defenses.defense import clean_embeddings
 from robustdml.draws import Draws, own_generators
-from robustdml.evaluate import collapse_statistics, evaluate, images_on
+from robustdml.evaluate import accuracy, collapse_statistics, evaluate, images_on
 from robustdml.interruption import Interrupted, stop_signals
 from robustdml.losses import Loss, TripletLoss
 from robustdml.losses.tuples import mine
@@ -28,7 +28,6 @@ from robustdml.runs import (
     WEIGHTS,
     RunFolder,
     build,
-    checkpoint,
     in_precision,
     load_weights,
     provenance,
@@ -36,6 +35,7 @@ from robustdml.runs import (
     read_weights,
 )
 from robustdml.serial import Json
+from robustdml.start import begin
 from robustdml.types import Batch
 
 LOG_EVERY = 50
@@ -147,11 +147,14 @@ class Trainer:
         """Collapse monitors on the clean images of a batch."""
         batch = self.batch(rows)
         z = clean_embeddings(self.running, batch.images)
-        found = collapse_statistics(DeepMetric(self.running, self.loss.distance), z)
+        metric = trained_metric(self.running, self.loss)
+        found = collapse_statistics(metric, z)
         if isinstance(self.loss, TripletLoss):
             draws = self.draws.under("monitor", self.position.total)
             triplets = mine(self.loss, z, batch.labels, draws=draws, index=batch.index)
             found["active_triplets"] = float(self.loss.active(torch.stack(triplets.of(z), dim=1)).float().mean())
+        if metric.prototypes is not None:
+            found["accuracy"] = accuracy(z, batch.labels, metric.prototypes)
         return found
 
     def state(self) -> Json:
@@ -236,9 +239,7 @@ def train(
 def prepare(recipe: Recipe, data: ImageSet, accelerator: Accelerator) -> Trainer:
     """Model, loss and optimisers of a recipe before its first step."""
     embedder = build(recipe, data.shape)
-    if recipe.start is not None:
-        begin = checkpoint(Path(recipe.start.path))
-        load_weights(embedder, read_weights(begin.folder / WEIGHTS), begin.folder / WEIGHTS, begin.recipe)
+    begin(embedder, recipe)
     embedder = embedder.to(accelerator.device).train()
     with own_generators(recipe.seed):
         loss = recipe.loss.build(data.num_classes, embedder.dim)
@@ -367,7 +368,7 @@ def _line(entry: dict[str, float], recipe: Recipe) -> str:
 
 def validate(trainer: Trainer, folder: RunFolder, data: ImageSet, report: Callable[[str], None]) -> None:
     """Score the held-out images; keep the weights if the recipe chooses by them and they are the best so far."""
-    scores = evaluate(DeepMetric(trainer.running, trainer.loss.distance), data, seed=trainer.recipe.seed).scores
+    scores = evaluate(trained_metric(trainer.running, trainer.loss), data, seed=trainer.recipe.seed).scores
     if trainer.accelerator.is_main_process:
         folder.log({"epoch": trainer.position.epoch, "step": trainer.position.total, "validation": scores})
         report(f"epoch {trainer.position.epoch}: validation recall@1 {scores['recall@1']:.4f}")
