@@ -12,7 +12,7 @@ import robustdml
 
 ROOT = Path(robustdml.__file__).parent
 LAYERS = [  # a module imports from lower layers or its own package only
-    ["types", "draws", "files", "serial", "interruption", "score", "command", "allocator"],
+    ["types", "draws", "files", "serial", "interruption", "score", "command", "allocator", "unpickle"],
     ["plugins"],
     ["distance"],
     ["ranking", "mining", "energies"],
@@ -21,7 +21,7 @@ LAYERS = [  # a module imports from lower layers or its own package only
     ["attacks", "defenses"],
     ["evaluate", "recipe", "audit", "doctor"],
     ["profile", "smoothing", "runs"],
-    ["scorecard", "start"],
+    ["scorecard", "start", "foreign"],
     ["benchmark", "train", "clean", "names"],
     ["curves", "recipes", "report"],
     ["catalogue", "targets", "demo"],

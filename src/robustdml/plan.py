@@ -22,7 +22,8 @@ from robustdml.serial import Json
 from robustdml.targets import Plan
 from robustdml.types import Batch
 
-TRIAL_PAIRS = 2
+TRIAL_ROWS = 6
+"""Whole pairs and whole triplets alike."""
 MIB = 2**20
 _MIXED_FOLDER = (3, 224, 224)
 _STEPS_ON_ONE_BATCH = 64
@@ -53,10 +54,10 @@ def size_of(data: Dataset) -> Size:
 def plan_training(recipe: Recipe, *, processes: int = 1) -> Json:
     """Steps, passes and memory of a training run, from one step on random images."""
     size = size_of(recipe.data)
-    rows = 2 * TRIAL_PAIRS
+    rows = TRIAL_ROWS
     index = torch.arange(rows)
     images = Draws(0).uniform("plan", index, size.shape)
-    batch = Batch(images, index // 2, index)
+    batch = Batch(images, index // 2, index, recipe.batches.triplets(index))
     embedder = build(recipe, size.shape).train()
     running = in_precision(embedder, recipe.precision)
     loss = recipe.loss.build(recipe.data.num_classes or 2, embedder.dim)
@@ -71,17 +72,17 @@ def plan_training(recipe: Recipe, *, processes: int = 1) -> Json:
             memory = step.after_backward() if step.after_backward else step.memory
             if not step.again:
                 break
-    pairs = recipe.batches.pairs
-    images_per_epoch = None if size.train is None else 2 * size.train
+    items, rows_per_item = recipe.batches.items, recipe.batches.rows_per_item
+    images_per_epoch = None if size.train is None else rows_per_item * size.train
     weights = sum(p.numel() * p.element_size() for p in embedder.parameters())
-    kept = saved.most / rows * math.ceil(2 * pairs / recipe.accumulate)
+    kept = saved.most / rows * math.ceil(rows_per_item * items / recipe.accumulate)
     return {
         "recipe": recipe_to_json(recipe),
         "shape": list(size.shape),
         "training_images": size.train,
         "epochs": recipe.epochs,
-        "pairs_per_batch": pairs * processes,
-        "steps": None if size.train is None else recipe.epochs * math.ceil(size.train / (pairs * processes)),
+        "images_per_batch": rows_per_item * items * processes,
+        "steps": None if size.train is None else recipe.epochs * math.ceil(size.train / (items * processes)),
         "parameters": sum(p.numel() for p in embedder.parameters()),
         **_passes(cost, rows, None if images_per_epoch is None else images_per_epoch * recipe.epochs),
         "memory_mib": round((4 * weights + kept) / MIB + 1),
@@ -96,7 +97,7 @@ def plan_benchmark(target: Plan, profile: Profile, *, queries: int | None = None
     size = size_of(target.data)
     embedder = target.embedder(size.shape, trained=False)
     asked = size.test if queries is None else queries
-    rows = 2 * TRIAL_PAIRS
+    rows = TRIAL_ROWS
     pixels = (Draws(0).uniform("plan", torch.arange(32), (1, 4, 4)) * 255).to(torch.uint8)
     everything = torch.arange(len(pixels))
     trial = ImageSet(

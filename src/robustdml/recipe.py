@@ -9,7 +9,7 @@ import torch
 from torch.nn import Parameter
 
 from robustdml.adversary import BALLS, SEARCHES, Adversary
-from robustdml.data.batches import Spc2
+from robustdml.data.batches import Batches, ClassBatches, Spc2, TripletBatches
 from robustdml.data.folder import Folder
 from robustdml.data.table import DATASETS, Dataset
 from robustdml.defenses import DEFENSES, Defense, Plain
@@ -46,6 +46,19 @@ class Adam:
 
 
 @dataclass(frozen=True)
+class Sgd:
+    """Stochastic gradient descent, with the L2 penalty added to the gradient."""
+
+    lr: float = 1e-3
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    def build(self, parameters: list[Parameter]) -> torch.optim.Optimizer:
+        """The optimiser of these weights."""
+        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
 class Validation:
     """Part of the training images held out to watch a run: class-disjoint where the data set is zero-shot.
 
@@ -76,7 +89,10 @@ class Recipe:
         name: what `train` and the tables call it.
         optimiser: settings of every parameter group that `groups` does not name.
         groups: settings by parameter group of the model or the loss.
+        alternate: whether the groups step in turn, each on a forward and backward pass of its own over the same batch,
+            as RobRank trains the boundary of the margin loss; else one pass serves all.
         epochs: passes over the training images; one SPC-2 pass sees each image about twice.
+        milestones: epochs after which every learning rate is divided by 10.
         start: weights to begin with: those of a run, or published ones of a backbone.
         precision: "bf16" runs the network in bfloat16 with channels last; weights, losses and ranking stay fp32.
         accumulate: parts into which a batch is cut, each mined on its own, before one optimiser step.
@@ -93,10 +109,12 @@ class Recipe:
     model: Model
     loss: Loss
     defense: Defense = field(default_factory=Plain)
-    batches: Spc2 = field(default_factory=Spc2)
-    optimiser: Adam = field(default_factory=Adam)
-    groups: dict[str, Adam] = field(default_factory=dict)
+    batches: Batches = field(default_factory=Spc2)
+    optimiser: Adam | Sgd = field(default_factory=Adam)
+    groups: dict[str, Adam | Sgd] = field(default_factory=dict)
+    alternate: bool = False
     epochs: int = 8
+    milestones: tuple[int, ...] = ()
     start: RunReference | Pretrained | None = None
     validation: Validation = field(default_factory=Validation)
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -109,8 +127,13 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ValueError(f"a recipe needs epochs >= 1, got {self.epochs}.")
-        if self.accumulate < 1 or self.accumulate > self.batches.pairs:
-            raise ValueError(f"accumulate must be 1 … {self.batches.pairs} (pairs per batch), got {self.accumulate}.")
+        if self.accumulate < 1 or self.accumulate > self.batches.items:
+            raise ValueError(f"accumulate must be 1 … {self.batches.items} (items per batch), got {self.accumulate}.")
+        if list(self.milestones) != sorted(set(self.milestones)) or any(m < 1 for m in self.milestones):
+            raise ValueError(f"milestones are epochs from 1 on, each later than the one before, got {self.milestones}.")
+        for name, settings in self.groups.items():
+            if not isinstance(settings, (Adam, Sgd)):
+                raise ValueError(f"the optimiser settings of group {name!r} must be Adam or Sgd, got {settings!r}.")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be positive, or None for no clipping, got {self.clip}.")
         if isinstance(self.start, Pretrained) and not isinstance(self.model, Pretrainable):
@@ -125,12 +148,19 @@ class Recipe:
             )
         self.defense.check(self.loss)
 
+    def shrinkage(self, epoch: int) -> float:
+        """What the learning rates are multiplied with in an epoch, counted from 0."""
+        return 0.1 ** sum(m <= epoch for m in self.milestones)
+
+
+OWN = (Recipe, Adam, Sgd, Validation, Spc2, ClassBatches, TripletBatches, Adversary, RunReference, Pretrained)
+"""Classes of recipes and profiles that belong to no noun."""
+
 
 @cache
 def component_types() -> dict[str, type]:
     """Every class a recipe or profile file may name."""
-    own_types = (Recipe, Adam, Validation, Spc2, Adversary, RunReference, Pretrained)
-    table: dict[str, type] = {c.__name__: c for c in own_types}
+    table: dict[str, type] = {c.__name__: c for c in OWN}
     for noun, own in NOUNS.items():
         table |= {**{cls.__name__: cls for cls in own.values()}, **installed(noun)}
     return table

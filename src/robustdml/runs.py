@@ -22,7 +22,7 @@ from robustdml.data.errors import DataError
 from robustdml.deep_metric import DeepMetric, trained_metric
 from robustdml.draws import own_generators
 from robustdml.files import OutputError, write_json, write_text, write_with
-from robustdml.models.embedder import Bfloat16, Embedder
+from robustdml.models.embedder import Bfloat16, Embedder, fill
 from robustdml.recipe import Recipe, recipe_from_json, recipe_to_json
 from robustdml.serial import Json
 
@@ -162,7 +162,7 @@ def load_weights(embedder: Embedder, tensors: dict[str, Tensor], where: Path, re
             "training diverged or the file is damaged; use an earlier checkpoint, or train again with a lower "
             "--optimiser.lr."
         )
-    embedder.load_state_dict(given)
+    fill(embedder, given)
 
 
 @dataclass(frozen=True)

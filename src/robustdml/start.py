@@ -4,7 +4,7 @@ from pathlib import Path
 
 from robustdml.data.errors import DataError
 from robustdml.models import Pretrainable, Pretrained
-from robustdml.models.embedder import Embedder
+from robustdml.models.embedder import Embedder, fill
 from robustdml.recipe import Recipe
 from robustdml.runs import WEIGHTS, checkpoint, load_weights, read_weights
 
@@ -28,4 +28,4 @@ def begin(embedder: Embedder, recipe: Recipe) -> None:
         found = recipe.model.published(embedder, tensors)
     except ValueError as error:
         raise DataError(str(error) if file is None else f"{file}: {error}") from error
-    embedder.load_state_dict(embedder.state_dict() | found)
+    fill(embedder, found)

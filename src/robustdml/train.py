@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from robustdml.data.batches import pairwise_parts
+from robustdml.data.batches import whole_parts
 from robustdml.data.images import ImageSet
 from robustdml.data.splits import hold_out
 from robustdml.deep_metric import trained_metric
@@ -90,20 +90,23 @@ class Trainer:
     def batch(self, rows: Int[Tensor, "r"]) -> Batch:
         """The images of some data set rows, on the device."""
         device = self.accelerator.device
-        return Batch(images_on(self.data, rows, device), self.data.labels[rows].to(device), rows.to(device))
+        index = rows.to(device)
+        triplets = self.recipe.batches.triplets(index)
+        return Batch(images_on(self.data, rows, device), self.data.labels[rows].to(device), index, triplets)
 
     def step(self, rows: Int[Tensor, "r"]) -> dict[str, float]:
         """One batch: as many optimiser steps as the defense asks for."""
         recipe, position = self.recipe, self.position
         total = int(self.accelerator.reduce(torch.tensor(len(rows), device=self.accelerator.device), "sum"))
         progress = (position.epoch + position.step / max(1, self.steps_per_epoch)) / recipe.epochs
-        again, repeat, logs = True, 0, {}
-        while again:
+        turns = [(name,) for name in self.optimisers] if recipe.alternate else [tuple(self.optimisers)]
+        turn, repeat, logs = 0, 0, {}
+        while turn < len(turns):
             draws = self.draws.under("epoch", position.epoch, position.step, repeat)
             logs, update, again = {"loss": 0.0}, None, False
             for optimiser in self.optimisers.values():
                 optimiser.zero_grad(set_to_none=True)
-            for part in pairwise_parts(rows, recipe.accumulate):
+            for part in whole_parts(rows, recipe.batches.rows_per_item, recipe.accumulate):
                 share = len(part) / total
                 with own_generators(draws.number("layers")):  # dropout depends on the step alone
                     out = recipe.defense(
@@ -120,28 +123,32 @@ class Trainer:
                 update, again = out.update, out.again
                 for name, value in {"loss": float(out.loss.detach()), **out.logs}.items():
                     logs[name] = logs.get(name, 0.0) + value * len(part) / max(1, len(rows))
-            self._update(update)
+            self._update([name for name in turns[turn] if update is None or name in update])
             repeat += 1
+            turn += not again
         if self.accelerator.num_processes > 1:  # so that all log the run's loss, and stop together if it is not finite
             own = torch.tensor(logs["loss"] * len(rows), device=self.accelerator.device)
             logs["loss"] = float(self.accelerator.reduce(own, "sum")) / total
         return logs
 
-    def _update(self, names: tuple[str, ...] | None) -> None:
+    def _update(self, names: list[str]) -> None:
+        recipe = self.recipe
         weights = [p for o in self.optimisers.values() for g in o.param_groups for p in g["params"]]
         average_gradients(weights, self.accelerator)
-        if self.recipe.clip is not None:
-            nn.utils.clip_grad_norm_(weights, self.recipe.clip)
-        for name, optimiser in self.optimisers.items():
-            if names is None or name in names:
-                optimiser.step()
+        if recipe.clip is not None:
+            nn.utils.clip_grad_norm_(weights, recipe.clip)
+        for name in names:
+            rate = recipe.groups.get(name, recipe.optimiser).lr * recipe.shrinkage(self.position.epoch)
+            for group in self.optimisers[name].param_groups:
+                group["lr"] = rate
+            self.optimisers[name].step()
         self.position.total += 1
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches of one epoch."""
-        pairs = self.recipe.batches.pairs * self.accelerator.num_processes
-        return math.ceil(len(self.data.split.train) / pairs)
+        items = self.recipe.batches.items * self.accelerator.num_processes
+        return math.ceil(len(self.data.split.train) / items)
 
     def monitors(self, rows: Int[Tensor, "r"]) -> dict[str, float]:
         """Collapse monitors on the clean images of a batch."""
@@ -151,7 +158,7 @@ class Trainer:
         found = collapse_statistics(metric, z)
         if isinstance(self.loss, TripletLoss):
             draws = self.draws.under("monitor", self.position.total)
-            triplets = mine(self.loss, z, batch.labels, draws=draws, index=batch.index)
+            triplets = batch.triplets or mine(self.loss, z, batch.labels, draws=draws, index=batch.index)
             found["active_triplets"] = float(self.loss.active(torch.stack(triplets.of(z), dim=1)).float().mean())
         if metric.prototypes is not None:
             found["accuracy"] = accuracy(z, batch.labels, metric.prototypes)
@@ -308,7 +315,7 @@ def run(
                     "epoch": position.epoch + position.step / trainer.steps_per_epoch,
                     "step": position.total,
                     **logs,
-                    "lr": recipe.optimiser.lr,
+                    "lr": recipe.optimiser.lr * recipe.shrinkage(position.epoch),
                     **trainer.monitors(rows),
                     "seconds": round(time.monotonic() - began, 2),
                 }

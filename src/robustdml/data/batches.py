@@ -1,42 +1,76 @@
-"""Batch composition: which images a process sees at each step of an epoch."""
+"""Batch composition: which images a process sees at each step of an epoch.
+
+A batch is made of items: an image, a pair, or a triplet. Every training image is the first of exactly one item per epoch.
+Order and company depend on the draws, the labels and the set of training images alone: neither on the batch size nor on
+the number of processes nor on the order in which the training images are named. At each step the processes hold
+contiguous slices of one global batch, and all take the same number of steps. The last batch is kept even if incomplete;
+its items are spread over the processes as evenly as possible, so one may hold an item less than another, or none at all (a
+tensor of length 0) when fewer items than processes are left.
+"""
 
 from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from robustdml.draws import Draws
+from robustdml.types import Triplets
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """How the batches of an epoch are composed."""
+
+    @property
+    def rows_per_item(self) -> int:
+        """Rows that stay together, however a batch is cut."""
+        ...
+
+    @property
+    def items(self) -> int:
+        """Items per process and step."""
+        ...
+
+    def epoch(
+        self, labels: Int[Tensor, "n"], train: Int[Tensor, "t"], *, draws: Draws, rank: int = 0, world: int = 1
+    ) -> list[Int[Tensor, "r"]]:
+        """The data set indices of this process, one tensor of at most `items` * `rows_per_item` rows per step."""
+        ...
+
+    def triplets(self, rows: Int[Tensor, "r"]) -> Triplets | None:
+        """The triplets that such rows form, `None` where a miner is to find them."""
+        ...
 
 
 @dataclass(frozen=True)
 class Spc2:
     """Pairs of one class, two samples per class: rows 2t and 2t + 1 of a batch are an image and its partner.
 
-    Every training image is the first of exactly one pair per epoch. Its partner is uniform over all training images of
-    its class, itself included, so a class with a single image pairs it with itself. Classes are neither balanced nor
-    kept apart: sampling is uniform over images.
+    The partner of an image is uniform over all training images of its class, itself included, so a class with a single
+    image pairs it with itself. Classes are neither balanced nor kept apart: sampling is uniform over images.
 
     Args:
         pairs: pairs per process and step, at least 1; a batch has twice as many rows.
     """
 
     pairs: int = 128
+    rows_per_item: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if self.pairs < 1:
             raise ValueError(f"Spc2 needs at least one pair per batch, got pairs={self.pairs}.")
 
+    @property
+    def items(self) -> int:
+        """Pairs per process and step."""
+        return self.pairs
+
     def epoch(
         self, labels: Int[Tensor, "n"], train: Int[Tensor, "t"], *, draws: Draws, rank: int = 0, world: int = 1
     ) -> list[Int[Tensor, "r"]]:
         """The data set indices of this process, one tensor of at most 2 * `pairs` rows per step.
-
-        Order and partners depend on `draws`, the labels and the set of training images alone: neither on the batch
-        size nor on the number of processes nor on the order of `train`. At each step the processes hold contiguous
-        slices of one global batch of `pairs` * `world` pairs, and all take the same number of steps. The last batch is
-        kept even if incomplete; its pairs are spread over the processes as evenly as possible, so one may hold a pair
-        less than another, or none at all (a tensor of length 0) when fewer pairs than processes are left.
 
         Args:
             labels: class of every image of the data set.
@@ -48,28 +82,123 @@ class Spc2:
         Raises:
             ValueError: if there is no process `rank` among `world`.
         """
-        if not 0 <= rank < world:
-            raise ValueError(f"Spc2.epoch got rank={rank} of world={world}; expected 0 <= rank < world.")
-        pairs = _pairs(labels, train, draws)
-        return [
-            step[len(step) * rank // world : len(step) * (rank + 1) // world].reshape(-1)
-            for step in pairs.split(self.pairs * world)
-        ]
+        first = train.sort().values
+        return _steps(torch.stack([first, _partners(labels, first, draws)], dim=1), self.items, draws, rank, world)
+
+    def triplets(self, rows: Int[Tensor, "r"]) -> Triplets | None:
+        """None: a miner finds them."""
+        return None
 
 
-def _pairs(labels: Int[Tensor, "n"], train: Int[Tensor, "t"], draws: Draws) -> Int[Tensor, "t 2"]:
-    """Each training image with its partner, shuffled."""
-    first = train.sort().values
+@dataclass(frozen=True)
+class ClassBatches:
+    """Single images in random order: any row may be anchor, and classes meet by chance.
+
+    For losses that take any batch, or triplets of `RandomTriplet`; miners of pairs refuse it.
+
+    Args:
+        images: per process and step, at least 2.
+    """
+
+    images: int = 128
+    rows_per_item: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.images < 2:
+            raise ValueError(f"ClassBatches needs at least two images per batch, got images={self.images}.")
+
+    @property
+    def items(self) -> int:
+        """Images per process and step."""
+        return self.images
+
+    def epoch(
+        self, labels: Int[Tensor, "n"], train: Int[Tensor, "t"], *, draws: Draws, rank: int = 0, world: int = 1
+    ) -> list[Int[Tensor, "r"]]:
+        """The data set indices of this process, at most `images` per step; the labels play no part."""
+        return _steps(train.sort().values[:, None], self.items, draws, rank, world)
+
+    def triplets(self, rows: Int[Tensor, "r"]) -> Triplets | None:
+        """None: a miner finds them."""
+        return None
+
+
+@dataclass(frozen=True)
+class TripletBatches:
+    """Ready triplets: rows 3t, 3t + 1 and 3t + 2 are an image, one of its class and one of another.
+
+    The positive is uniform over all training images of the class, the anchor included. The negative is uniform over the
+    other classes, then over the images of that class. No miner is asked.
+
+    Note: for Stanford Online Products RobRank draws the negative from the whole split, its own class included, and labels
+    rows by image; here a negative is always of another class.
+
+    Args:
+        count: triplets per process and step, at least 1; a batch has three times as many rows.
+    """
+
+    count: int = 128
+    rows_per_item: ClassVar[int] = 3
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"TripletBatches needs at least one triplet per batch, got count={self.count}.")
+
+    @property
+    def items(self) -> int:
+        """Triplets per process and step."""
+        return self.count
+
+    def epoch(
+        self, labels: Int[Tensor, "n"], train: Int[Tensor, "t"], *, draws: Draws, rank: int = 0, world: int = 1
+    ) -> list[Int[Tensor, "r"]]:
+        """The data set indices of this process, at most 3 * `count` per step.
+
+        Raises:
+            ValueError: if there is no process `rank` among `world`, or all training images are of one class.
+        """
+        first = train.sort().values
+        _, group, count = torch.unique(labels[first], return_inverse=True, return_counts=True)
+        if len(count) == 1:
+            raise ValueError(
+                f"TripletBatches found no negatives: all {len(first)} training images are of class "
+                f"{int(labels[first[0]])}. Use data with two classes at least."
+            )
+        by_class = first[group.argsort(stable=True)]
+        start = count.cumsum(0) - count
+        other = draws.integers("other class", first, len(count) - 1) if len(first) else group
+        other = other + (other >= group)
+        negative = by_class[start[other] + draws.integers("negative", first, count[other])]
+        items = torch.stack([first, _partners(labels, first, draws), negative], dim=1)
+        return _steps(items, self.items, draws, rank, world)
+
+    def triplets(self, rows: Int[Tensor, "r"]) -> Triplets | None:
+        """Rows by threes."""
+        anchor = torch.arange(0, len(rows), 3, device=rows.device)
+        return Triplets(anchor, anchor + 1, anchor + 2)
+
+
+def _partners(labels: Int[Tensor, "n"], first: Int[Tensor, "t"], draws: Draws) -> Int[Tensor, "t"]:
+    """For each image one of its class."""
     _, group, count = torch.unique(labels[first], return_inverse=True, return_counts=True)
     by_class = first[group.argsort(stable=True)]
     start = count.cumsum(0) - count  # where each class begins in by_class
-    second = by_class[start[group] + draws.integers("partner", first, count[group])]
-    order = draws.bits("order", first).argsort(stable=True)
-    return torch.stack([first, second], dim=1)[order]
+    return by_class[start[group] + draws.integers("partner", first, count[group])]
 
 
-def pairwise_parts(rows: Int[Tensor, "r"], parts: int) -> list[Tensor]:
-    """Rows cut into at most `parts` pieces that keep pairs together."""
+def _steps(items: Int[Tensor, "t k"], size: int, draws: Draws, rank: int, world: int) -> list[Int[Tensor, "r"]]:
+    """The share of one process in shuffled items, step by step."""
+    if not 0 <= rank < world:
+        raise ValueError(f"batches of rank={rank} of world={world} were asked for; expected 0 <= rank < world.")
+    order = draws.bits("order", items[:, 0]).argsort(stable=True)
+    return [
+        step[len(step) * rank // world : len(step) * (rank + 1) // world].reshape(-1)
+        for step in items[order].split(size * world)
+    ]
+
+
+def whole_parts(rows: Int[Tensor, "r"], rows_per_item: int, parts: int) -> list[Tensor]:
+    """Rows cut into at most `parts` pieces that keep items together."""
     if len(rows) == 0:
         return []
-    return [pairs.reshape(-1) for pairs in rows.reshape(-1, 2).tensor_split(parts) if len(pairs)]
+    return [items.reshape(-1) for items in rows.reshape(-1, rows_per_item).tensor_split(parts) if len(items)]

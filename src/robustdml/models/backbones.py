@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from robustdml.models.embedder import Embedder
+from robustdml.models.embedder import Embedder, fill
 from robustdml.models.pretrained import SOURCES, Source, Timm, downloaded, fitted
 from robustdml.models.wrapped import Normalised, Wrapped, width_of, wrap
 from robustdml.serial import nearest
@@ -125,5 +125,5 @@ def timm_embedder(name: str, shape: tuple[int, int, int] = (3, 224, 224), *, pre
     model = Backbone(f"timm:{name}", dim=0)
     embedder = model.build(shape)
     if pretrained:
-        embedder.load_state_dict(embedder.state_dict() | model.published(embedder, None))
+        fill(embedder, model.published(embedder, None))
     return embedder

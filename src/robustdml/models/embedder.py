@@ -1,6 +1,6 @@
 """The embedder: images to embeddings, with everything a caller must not think about inside."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -61,6 +61,16 @@ class Bfloat16(Embedder):
     def parameter_groups(self) -> dict[str, list[Parameter]]:
         """Those of the wrapped embedder."""
         return self.inner.parameter_groups()
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put some tensors into a module, by name; the others stay.
+
+    They go through its own state, which carries the versions of formats that some networks ask for (MNASNet).
+    """
+    state = module.state_dict()
+    state.update(tensors)
+    module.load_state_dict(state)
 
 
 @contextmanager

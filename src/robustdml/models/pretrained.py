@@ -102,7 +102,7 @@ class Timm:
         if timm.get_pretrained_cfg(self.name).fixed_input_size and side != self.side():
             raise ValueError(
                 f"{self.name} takes images of {self.side()}x{self.side()} only, got {side}x{side}. Use a data set of "
-                f"that size (--data.image_size {self.side()} for a folder), or a convolutional network such as resnet18."
+                f"that size (--data.image_size {self.side()} for a folder), or a network such as resnet18."
             )
         return network
 

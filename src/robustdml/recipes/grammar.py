@@ -8,27 +8,23 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from robustdml.adversary import Adversary, Linf, Pgd
-from robustdml.data.idx import Fashion, Mnist
+from robustdml.adversary import Adversary, Pgd
+from robustdml.data.table import DATASETS, dataset
 from robustdml.defenses import AntiCollapse, Defense, Plain, ShiftTraining
 from robustdml.distance import Cosine, Distance, Euclidean, Spherical
-from robustdml.losses import Contrastive, Loss, Triplet
+from robustdml.losses import Contrastive, CrossEntropy, Hybrid, Loss, Triplet
 from robustdml.mining import DistanceWeighted, Hardest, Miner, Random, SemiHard, SoftHard
-from robustdml.models import C2F2, LeNet, Model
-from robustdml.recipe import Adam, Recipe
+from robustdml.models import BackboneHybrid, C2F2Hybrid
+from robustdml.recipe import Recipe
+from robustdml.recipes import networks
 from robustdml.serial import nearest
 
-DATASETS: dict[str, type[Mnist] | type[Fashion]] = {"mnist": Mnist, "fashion": Fashion}
-BACKBONES: dict[str, tuple[Model, int]] = {"rc2f2": (C2F2(512), 8), "rlenet": (LeNet(128), 16)}
-"""Network and epochs: upstream halves the 16 epochs for pairs, but not those of rlenet."""
-_FULL = Adversary(Linf(77 / 255), Pgd(steps=32, step_size=3 / 255))
-_ONE_STEP = Adversary(Linf(77 / 255), Pgd(steps=1, step_size=77 / 255))
-SUFFIXES: dict[str, Defense] = {
-    "": Plain(),
-    "d": ShiftTraining(_FULL),
-    "df": ShiftTraining(_ONE_STEP),
-    "p": AntiCollapse(_FULL),
-    "pf": AntiCollapse(_ONE_STEP),
+SUFFIXES: dict[str, Callable[[Adversary], Defense]] = {
+    "": lambda adversary: Plain(),
+    "d": ShiftTraining,
+    "df": lambda adversary: ShiftTraining(_one_step(adversary)),
+    "p": AntiCollapse,
+    "pf": lambda adversary: AntiCollapse(_one_step(adversary)),
 }
 METRICS: dict[str, Distance] = {"C": Cosine(), "E": Euclidean(), "N": Spherical()}
 MINERS: dict[str, Callable[[float], Miner]] = {
@@ -53,27 +49,41 @@ def from_string(text: str) -> Recipe:
             f"{text!r} has {len(parts)} parts; an experiment string has three, dataset:model:loss, as in "
             "fashion:rc2f2p:ptripletN."
         )
-    dataset, network, loss = parts
-    if dataset not in DATASETS:
-        raise ValueError(_unknown("data set", dataset, text, list(DATASETS)))
-    models = {base + suffix: (base, defense) for base in BACKBONES for suffix, defense in SUFFIXES.items()}
-    if network not in models:
-        raise ValueError(_unknown("model", network, text, list(models)))
-    base, defense = models[network]
-    model, epochs = BACKBONES[base]
+    images, model, loss = parts
+    known = [name for group in networks.GROUPS for name in group.classes if name in DATASETS]
+    if images not in known:
+        raise ValueError(_unknown("data set", images, text, known))
+    found = networks.split(model, list(SUFFIXES))
+    if found is None:
+        models = [
+            n.name + suffix for n in networks.NETWORKS.values() for suffix in networks.suffixes_of(n, list(SUFFIXES))
+        ]
+        raise ValueError(_unknown("model", model, text, models))
+    network, suffix = found
+    prefix = networks.check(network, images, loss, text)
+    defense = SUFFIXES[suffix](network.group.adversary)
+    fixed = networks.settings(network, suffix, images, prefix)
+    trained = _loss(loss, text)
+    if isinstance(fixed["model"], (C2F2Hybrid, BackboneHybrid)):
+        trained = Hybrid(fixed["model"].dim, trained)
     return Recipe(
         name=text.replace(":", "-"),
-        data=DATASETS[dataset](),
-        model=model,
-        loss=_loss(loss, text),
+        data=dataset(images),
+        loss=trained,
         defense=defense,
-        optimiser=Adam(lr=1e-3, weight_decay=1e-7),
-        epochs=epochs,
         paper="est" if isinstance(defense, ShiftTraining) else "robrank",
+        **fixed,
     )
 
 
+def _one_step(adversary: Adversary) -> Adversary:
+    """A single gradient that takes the whole radius (FGSM)."""
+    return replace(adversary, search=Pgd(steps=1, step_size=adversary.ball.eps))
+
+
 def _loss(name: str, text: str) -> Loss:
+    if name == "ce":
+        return CrossEntropy()
     found = _LOSS.fullmatch(name)
     if found is None:
         known = [f"p{m}triplet{d}" for m in MINERS for d in METRICS] + [f"pcontrast{d}" for d in METRICS]
