@@ -141,6 +141,9 @@ def _parse_one(text: str, hint: Any) -> object:
         return text
     if typing.get_origin(hint) is Literal:
         return next((v for v in typing.get_args(hint) if str(v) == text), None)
+    if typing.get_origin(hint) is tuple:  # of any length: 100,150
+        inner = [_parse_one(word, typing.get_args(hint)[0]) for word in text.split(",") if word]
+        return None if None in inner else tuple(inner)
     return None
 
 
@@ -157,18 +160,22 @@ def number(text: str) -> float:
         raise ValueError(f"expected a number or a fraction such as 8/255, got {text!r}.") from None
 
 
-def with_field(root: Any, path: str, text: str, table: dict[str, type]) -> Any:
-    """`root` with the field at a dotted `path` set from a command-line word.
+def with_field(root: Any, path: str, value: object, table: dict[str, type]) -> Any:
+    """`root` with the field at a dotted `path` set to a component, or from a command-line word.
 
-    A field that holds a component takes a type name (its other fields are kept where both types have them).
+    A field that holds a component takes a type name (its other fields are kept where both types have them). The entries
+    of a dictionary are numbers, true, false, none, words or components; one that does not exist yet begins with a whole
+    value.
 
     Raises:
         ValueError: naming the part of the path that does not exist, and what does.
     """
-    return _with_field(root, path.split("."), text, table, path)
+    return _with_field(root, path.split("."), value, table, path)
 
 
-def _with_field(root: Any, parts: list[str], text: str, table: dict[str, type], path: str) -> Any:
+def _with_field(root: Any, parts: list[str], value: object, table: dict[str, type], path: str) -> Any:
+    if isinstance(root, dict):
+        return _with_entry(root, parts, value, table, path)
     if not dataclasses.is_dataclass(root) or isinstance(root, type):
         raise ValueError(f"--{path}: {root!r} has no fields.")
     hints = typing.get_type_hints(type(root))
@@ -178,29 +185,54 @@ def _with_field(root: Any, parts: list[str], text: str, table: dict[str, type], 
         raise ValueError(f"--{path}: {type(root).__name__} has no field {head!r}. {nearest(head, names)}")
     old = getattr(root, head)
     if len(parts) > 1:
-        new = _with_field(old, parts[1:], text, table, path)
-    elif text.lower() == "none" and _fits(None, hints[head]):
+        new = _with_field(old, parts[1:], value, table, path)
+    elif not isinstance(value, str):
+        new = value
+    elif value.lower() == "none" and type(None) in typing.get_args(hints[head]):
         new = None
-    elif old is None and text in table and not _fits(text, hints[head]):
-        new = _made(table[text], {}, f"--{path} {text}")
-        check_type(new, hints[head], f"--{path}")
-    elif dataclasses.is_dataclass(old):
-        cls = table.get(text)
-        if cls is None:
-            raise ValueError(f"--{path}: unknown type {text!r}. {nearest(text, list(table))}")
-        shared = {f.name for f in dataclasses.fields(cls) if f.init} & {f.name for f in dataclasses.fields(old)}
-        new = _made(cls, {name: getattr(old, name) for name in shared}, f"--{path} {text}")
-        check_type(new, hints[head], f"--{path}")
+    elif dataclasses.is_dataclass(old) or (old is None and value in table):
+        new = _component(old, value, table, path)
     else:
-        new = parse(text, hints[head], f"--{path}")
+        new = parse(value, hints[head], f"--{path}")
+    check_type(new, hints[head], f"--{path}")
     try:
         return dataclasses.replace(root, **{head: new})
     except ValueError as error:
-        raise ValueError(f"--{path} {text}: {error}") from error
+        raise ValueError(f"--{path} {value}: {error}") from error
 
 
-def _made(cls: type, fields: dict[str, Any], where: str) -> Any:
+def _component(old: Any, text: str, table: dict[str, type], path: str) -> Any:
+    cls = table.get(text)
+    if cls is None:
+        raise ValueError(f"--{path}: unknown type {text!r}. {nearest(text, list(table))}")
+    kept = {f.name for f in dataclasses.fields(old)} if dataclasses.is_dataclass(old) else set()
+    shared = {f.name for f in dataclasses.fields(cls) if f.init} & kept
     try:
-        return cls(**fields)
+        return cls(**{name: getattr(old, name) for name in shared})
     except TypeError as error:
-        raise ValueError(f"{where}: {error}. Set it in a recipe.json instead.") from error
+        raise ValueError(f"--{path} {text}: {error}. Set it in a recipe.json instead.") from error
+
+
+def _with_entry(
+    root: dict[str, Any], parts: list[str], value: object, table: dict[str, type], path: str
+) -> dict[str, Any]:
+    head = parts[0]
+    if len(parts) > 1:
+        if head not in root:
+            whole = path.removesuffix("." + ".".join(parts[1:]))
+            raise ValueError(f"--{path}: there is no {head!r} yet. Give it a whole value first, e.g. --{whole} Adam.")
+        return root | {head: _with_field(root[head], parts[1:], value, table, path)}
+    if not isinstance(value, str):
+        return root | {head: value}
+    return root | {head: _component(root.get(head), value, table, path) if value in table else _value(value)}
+
+
+def _value(text: str) -> object:
+    """A word as what it looks like: none, true, false, a whole number, a number, else itself."""
+    if text.lower() == "none":
+        return None
+    for hint in (bool, int, float):
+        found = _parse_one(text, hint)
+        if found is not None:
+            return found
+    return text

@@ -153,8 +153,7 @@ class Trainer:
     def monitors(self, rows: Int[Tensor, "r"]) -> dict[str, float]:
         """Collapse monitors on the clean images of a batch."""
         batch = self.batch(rows)
-        z = clean_embeddings(self.running, batch.images)
-        metric = trained_metric(self.running, self.loss)
+        z, metric = clean_embeddings(self.running, batch.images), trained_metric(self.running, self.loss)
         found = collapse_statistics(metric, z)
         if isinstance(self.loss, TripletLoss):
             draws = self.draws.under("monitor", self.position.total)

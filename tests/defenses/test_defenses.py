@@ -9,7 +9,7 @@ from torch import nn
 from robustdml.adversary import Adversary, Linf, Pgd
 from robustdml.attacks import Attack
 from robustdml.attacks.goals import EmbeddingShift
-from robustdml.defenses import DEFENSES, AntiCollapse, Plain, ShiftTraining
+from robustdml.defenses import DEFENSES, AdversarialTraining, AntiCollapse, Plain, ShiftTraining
 from robustdml.defenses.defense import clean_embeddings, mined_on_clean
 from robustdml.distance import Cosine, Distance, Spherical
 from robustdml.draws import Draws
@@ -59,7 +59,7 @@ def without_budget(defense):
 
 
 def test_every_defense_of_the_library_is_tested():
-    assert set(MADE) == set(DEFENSES.values())
+    assert {*MADE, AdversarialTraining} == set(DEFENSES.values())  # which has a file of its own
     assert isinstance(BatchLevel(), Loss)
 
 

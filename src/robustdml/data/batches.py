@@ -1,11 +1,11 @@
 """Batch composition: which images a process sees at each step of an epoch.
 
-A batch is made of items: an image, a pair, or a triplet. Every training image is the first of exactly one item per epoch.
-Order and company depend on the draws, the labels and the set of training images alone: neither on the batch size nor on
-the number of processes nor on the order in which the training images are named. At each step the processes hold
-contiguous slices of one global batch, and all take the same number of steps. The last batch is kept even if incomplete;
-its items are spread over the processes as evenly as possible, so one may hold an item less than another, or none at all (a
-tensor of length 0) when fewer items than processes are left.
+A batch is made of items: an image, a pair, or a triplet. Every training image is the first of exactly one item per
+epoch. Order and company depend on the draws, the labels and the set of training images alone: neither on the batch size
+nor on the number of processes nor on the order in which the training images are named. At each step the processes hold
+contiguous slices of one global batch, and all take the same number of steps. The last batch is kept even if
+incomplete; its items are spread over the processes as evenly as possible, so one may hold an item less than another, or
+none at all (a tensor of length 0) when fewer items than processes are left.
 """
 
 from dataclasses import dataclass
@@ -130,8 +130,8 @@ class TripletBatches:
     The positive is uniform over all training images of the class, the anchor included. The negative is uniform over the
     other classes, then over the images of that class. No miner is asked.
 
-    Note: for Stanford Online Products RobRank draws the negative from the whole split, its own class included, and labels
-    rows by image; here a negative is always of another class.
+    Note: for Stanford Online Products RobRank draws the negative from the whole split, its own class included, and
+    labels rows by image; here a negative is always of another class.
 
     Args:
         count: triplets per process and step, at least 1; a batch has three times as many rows.
@@ -189,7 +189,7 @@ def _partners(labels: Int[Tensor, "n"], first: Int[Tensor, "t"], draws: Draws) -
 def _steps(items: Int[Tensor, "t k"], size: int, draws: Draws, rank: int, world: int) -> list[Int[Tensor, "r"]]:
     """The share of one process in shuffled items, step by step."""
     if not 0 <= rank < world:
-        raise ValueError(f"batches of rank={rank} of world={world} were asked for; expected 0 <= rank < world.")
+        raise ValueError(f"a batch composition got rank={rank} of world={world}; expected 0 <= rank < world.")
     order = draws.bits("order", items[:, 0]).argsort(stable=True)
     return [
         step[len(step) * rank // world : len(step) * (rank + 1) // world].reshape(-1)

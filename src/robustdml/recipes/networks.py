@@ -1,7 +1,7 @@
 """The model part of RobRank's experiment strings: networks, and what each fixes of a training (arXiv:2106.03614).
 
-A model is called after its task (c classification, r ranking, h hybrid) and its backbone. Data sets belong to three groups
-of image sizes, and every network to one of them.
+A model is called after its task (c classification, r ranking, h hybrid) and its backbone. Data sets belong to
+three groups of image sizes, and every network to one of them.
 """
 
 from collections.abc import Mapping
@@ -138,8 +138,8 @@ def check(network: Network, dataset: str, loss: str, text: str) -> Prefix:
     if dataset not in network.group.classes:
         fitting = ", ".join(network.group.classes)
         raise ValueError(
-            f"{text}: {network.name} takes images of {network.group.side}x{network.group.side}, which {dataset} has not. "
-            f"It goes with {fitting}."
+            f"{text}: {network.name} takes images of {network.group.side}x{network.group.side}, which {dataset} has "
+            f"not. It goes with {fitting}."
         )
     if (network.task == "classification") != (loss == "ce"):
         wanted = (
