@@ -109,11 +109,11 @@ def test_frozen_statistics_never_move_whoever_calls_train(model):
     embedder = model.build(COLOUR)
     before = statistics(embedder)
     for wake in (
-        lambda: embedder.train(),
-        lambda: Bfloat16(embedder).train(),
+        embedder.train,
+        Bfloat16(embedder).train,
         lambda: [m.train() for m in embedder.modules()],
         lambda: [setattr(m, "training", True) for m in embedder.modules()],
-        lambda: copy.deepcopy(embedder).train(),
+        copy.deepcopy(embedder).train,
     ):
         wake()
         with frozen(embedder):

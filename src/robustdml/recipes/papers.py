@@ -25,7 +25,7 @@ BIBTEX = {
 TITLES = {
     "robrank": "Adversarial Attack and Defense in Deep Ranking (arXiv:2106.03614): ACT, ERS, rob28 and rob224",
     "est": "Adversarial Ranking Attack and Defense (ECCV 2020, arXiv:2002.11293): CA, QA, EST",
-    "madry": "Towards Deep Learning Models Resistant to Adversarial Attacks (ICLR 2018, arXiv:1706.06083): PGD training",
+    "madry": "Towards Deep Learning Models Resistant to Adversarial Attacks (arXiv:1706.06083): training on PGD",
 }
 
 
