@@ -82,7 +82,7 @@ def test_strings_are_the_named_recipes():
     [
         ("fashion:rc2f2", "has 2 parts"),
         ("fashon:rc2f2:ptripletN", "Did you mean fashion"),
-        ("cub:rres18:ptripletN", "data set 'cub' is not available"),
+        ("ilsvrc:rres18:ptripletN", "data set 'ilsvrc' is not available"),
         ("fashion:rc2f3:ptripletN", "Did you mean rc2f2"),
         ("fashion:rc2f2ghm:ptripletN", "comes later"),
         ("fashion:rc2f2:pstripN", "loss 'pstripN' is not available"),

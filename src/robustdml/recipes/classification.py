@@ -84,7 +84,7 @@ def fgsm_mnist_c2f2() -> Recipe:
 
 
 def classify_cifar10_resnet18() -> Recipe:
-    """ResNet-18 with its ImageNet stem on CIFAR-10 from random weights, no defense (cres18); published accuracy 86.3."""
+    """ResNet-18 with its ImageNet stem on CIFAR-10 (cres18), no defense; published accuracy 86.3."""
     return replace(
         classify_mnist_c2f2(),
         name="classify-cifar10-resnet18",
