@@ -96,6 +96,7 @@ def scorecard(
         "lonely_queries": evaluation.lonely,
         "dataset": data.name,
         "distance": type(metric.distance).__name__,
+        "ranks": metric.ranks,
         "embedding": evaluation.embedding,
         "threat_model": adversary_fields(profile.measurements[0].adversary)
         | {

@@ -201,6 +201,8 @@ def test_negatives_are_uniform_over_the_other_classes_first():
 def test_ready_triplets_of_one_class_are_refused():
     with pytest.raises(ValueError, match=r"found no negatives: all 3 training images are of class 4"):
         TripletBatches().epoch(torch.full((3,), 4), torch.arange(3), draws=Draws(0))
+
+
 @in_seconds
 @given(LABELS, SEEDS)
 def test_another_partner_is_never_the_image_itself_and_the_order_stays(labels, seed):

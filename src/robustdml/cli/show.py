@@ -38,7 +38,7 @@ def scorecard(card: Json, remarks: list[str], file: Path) -> list[str]:
             )
     threat = card["threat_model"]
     size = both_ways(threat["step_size"], threat["norm"]) if "step_size" in threat else "–"
-    shown = ("recall@1", "map", "nmi")
+    shown = ("accuracy",) if card["ranks"] == "classes" else ("recall@1", "map", "nmi", "accuracy")
     clean = ", ".join(f"{CLEAN.get(k, k)} {_percent(v)}" for k, v in card["clean"].items() if k in shown)
     head = [
         _heading(card),
