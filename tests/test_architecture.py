@@ -12,7 +12,7 @@ import robustdml
 
 ROOT = Path(robustdml.__file__).parent
 LAYERS = [  # a module imports from lower layers or its own package only
-    ["types", "draws", "files", "serial", "interruption", "score", "command", "allocator", "monitors"],
+    ["types", "draws", "files", "serial", "interruption", "score", "command", "allocator", "monitors", "unpickle"],
     ["plugins"],
     ["distance"],
     ["pml"],
@@ -22,7 +22,7 @@ LAYERS = [  # a module imports from lower layers or its own package only
     ["attacks", "defenses"],
     ["evaluate", "recipe", "audit", "doctor"],
     ["profile", "smoothing", "runs"],
-    ["scorecard"],
+    ["scorecard", "start", "foreign"],
     ["benchmark", "train", "clean", "names"],
     ["curves", "recipes", "report"],
     ["catalogue", "targets", "demo", "diagnosis"],

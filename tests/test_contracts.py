@@ -38,6 +38,7 @@ ARGUMENTS = {  # by field name: what a class without a default for it is made wi
     "second": Plain(),
     "inner": Plain(),
     "penalty": SingularValues(),
+    "width": 2,
 }
 EVERY = pytest.mark.parametrize(
     ("name", "cls", "protocol"),

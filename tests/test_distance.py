@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustdml.distance import DISTANCES, Cosine, Dot, Euclidean, Spherical
+from robustdml.distance import DISTANCES, Cosine, Dot, Euclidean, Leading, Spherical
 from tests.toys import generator
 
 COORDINATES = st.floats(-10, 10).map(lambda v: round(v, 3))
@@ -28,6 +28,7 @@ def inner(u, v):
 
 
 LITERAL = {
+    Leading(3, Spherical()): lambda u, v, offset=0.0: euclidean(unit(u[:3]), unit(v[:3]), offset),
     Euclidean(): euclidean,
     Spherical(): lambda u, v, offset=0.0: euclidean(unit(u), unit(v), offset),
     Cosine(): lambda u, v, offset=0.0: 1 - inner(unit(u), unit(v)),
@@ -80,8 +81,12 @@ def test_a_nudge_is_added_to_the_second_argument(distance):
     a, b, nudge = unit(some(1)[0].tolist()), unit(some(1, seed=1)[0].tolist()), [0.1, -0.2, 0.0, 0.3, 0.1]
     moved = [y + n for y, n in zip(b, nudge)]
     found = distance.pairs(*(torch.tensor([v], dtype=torch.float64) for v in (a, b, nudge)))
+    if isinstance(distance, Leading):
+        a, moved = unit(a[:3]), [y + n for y, n in zip(unit(b[:3]), nudge)]
     expected = (
-        euclidean(a, moved, 1e-6) if isinstance(distance, (Euclidean, Spherical)) else LITERAL[distance](a, moved)
+        euclidean(a, moved, 1e-6)
+        if isinstance(distance, (Euclidean, Spherical, Leading))
+        else LITERAL[distance](a, moved)
     )
     assert abs(float(found) - expected) < 1e-12
 

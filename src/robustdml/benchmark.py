@@ -23,12 +23,11 @@ from robustdml.audit import Check
 from robustdml.data.images import ImageSet
 from robustdml.deep_metric import DeepMetric
 from robustdml.draws import Draws
-from robustdml.evaluate import Evaluation, device_of, embed_all, evaluate_embeddings, images_on, own_rows
+from robustdml.evaluate import Evaluation, device_of, evaluate_embeddings, images_on, ranked
 from robustdml.files import write_json, write_with
 from robustdml.interruption import Interrupted, stop_signals
 from robustdml.models.embedder import Embedder, in_float32
 from robustdml.profile import Measurement, Profile, profile_to_json
-from robustdml.ranking import Gallery
 from robustdml.runs import checkpoint, now, provenance
 from robustdml.scorecard import scorecard
 from robustdml.serial import Json, to_json
@@ -128,7 +127,7 @@ def stage(
         ValueError: for an empty split, or a number of queries outside 1 … all.
     """
     everything = data.split.query
-    if len(everything) == 0 or len(data.split.gallery) < 2:
+    if len(everything) == 0 or (metric.ranks == "gallery" and len(data.split.gallery) < 2):
         raise ValueError(
             f"{data.name}: the test split has {len(everything)} queries and {len(data.split.gallery)} gallery items."
         )
@@ -136,16 +135,12 @@ def stage(
         raise ValueError(f"queries must be 1 … {len(everything)} for {data.name}, got {queries}.")
     order = Draws(seed, "queries").bits("subset", everything).argsort()
     rows = everything[order[: queries or len(order)]].sort().values
-    z = embed_all(metric, data, data.split.gallery)
-    gallery = Gallery(z, data.labels[data.split.gallery].to(z.device))
-    itself = own_rows(rows, data.split.gallery)
-    own = None if itself is None else itself.to(z.device)
-    clean = z[own] if own is not None else embed_all(metric, data, rows)
+    gallery, clean, itself = ranked(metric, data, rows)
     others = {
         reference: stage(surrogate, data, seed=seed, queries=queries)
         for reference, surrogate in (surrogates or {}).items()
     }
-    return Stage(metric, data, RetrievalSystem(metric.distance, gallery), rows, clean, own, seed, others)
+    return Stage(metric, data, RetrievalSystem(metric.distance, gallery), rows, clean, itself, seed, others)
 
 
 @dataclass
@@ -353,7 +348,7 @@ def _model_checks(ready: Stage, evaluation: Evaluation, weights: str) -> list[Ch
         audit.deterministic(ready.metric, images),
         audit.alone_or_together(ready.metric, images, scene.clean),
         audit.collapse(evaluation.embedding, evaluation.scores["recall@1"], chance),
-        audit.saturation(ready.metric, ready.system.gallery.z),
+        audit.saturation(ready.metric, ready.z if ready.metric.ranks == "classes" else ready.system.gallery.z),
         audit.weights_kept(weights, audit.weights_digest(embedder)),
     ]
 

@@ -36,6 +36,7 @@ def write_evaluation(
         "lonely_queries": found.lonely,
         "dataset": data.name,
         "distance": type(metric.distance).__name__,
+        "ranks": metric.ranks,
         "embedding": found.embedding,
         **(about or {}),
         "seed": seed,
@@ -49,7 +50,7 @@ def write_evaluation(
 def remarks(card: Json) -> list[str]:
     """What a reader of clean or robust scores must know about the data behind them."""
     found = []
-    if card["gallery"] < SMALL_GALLERY:
+    if card["gallery"] < SMALL_GALLERY and card["ranks"] == "gallery":
         found.append(
             f"the gallery has only {card['gallery']} images: scores of so few are coarse, and ranks in percent more so"
         )

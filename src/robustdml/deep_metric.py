@@ -1,21 +1,34 @@
 """A deep metric: an embedder and a distance."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from robustdml.distance import Distance
+from robustdml.losses import ClassLoss, Loss, prototypes
 from robustdml.models.embedder import Embedder, frozen, in_float32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DeepMetric:
-    """d(f(x), f(y)) for images x and y with pixels in [0, 1]."""
+    """d(f(x), f(y)) for images x and y with pixels in [0, 1].
+
+    Args:
+        prototypes: one embedding per class, whose inner products with f(x) are class scores; `None` without classes.
+        ranks: what a query ranks: the gallery of a data set, or the classes, which makes recall@1 accuracy.
+    """
 
     embedder: Embedder
     distance: Distance
+    prototypes: Float[Tensor, "k d"] | None = None
+    ranks: Literal["gallery", "classes"] = "gallery"
+
+    def __post_init__(self) -> None:
+        if self.ranks == "classes" and self.prototypes is None:
+            raise ValueError("DeepMetric ranks classes by prototypes, got none. Give one embedding per class.")
 
     def embed(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """Embeddings in evaluation mode, without gradient, in float32 even where the embedder runs in bfloat16.
@@ -30,3 +43,11 @@ class DeepMetric:
     def __call__(self, x: Float[Tensor, "m c h w"], y: Float[Tensor, "n c h w"]) -> Float[Tensor, "m n"]:
         """Distances between all images of `x` and all of `y`."""
         return self.distance.matrix(self.embed(x), self.embed(y))
+
+
+def trained_metric(embedder: Embedder, loss: Loss) -> DeepMetric:
+    """The metric that a loss trains: a classifier ranks classes, a hybrid the gallery beside its class scores."""
+    if not isinstance(loss, ClassLoss):
+        return DeepMetric(embedder, loss.distance)
+    like = next(embedder.parameters(), torch.empty(0)).new_empty(0, embedder.dim)
+    return DeepMetric(embedder, loss.distance, prototypes(loss, like), loss.ranks)

@@ -1,7 +1,7 @@
 """Distances between embeddings. Every class takes raw embeddings and normalises by itself if it needs to."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -290,4 +290,66 @@ class Dot:
         return torch.full_like(d, _PRODUCT_ERROR * size**2)
 
 
-DISTANCES: dict[str, type[Distance]] = {c.__name__: c for c in (Euclidean, Spherical, Cosine, Dot)}
+@dataclass(frozen=True, eq=False)
+class _ToLeadingRows:
+    """`ToRows` of the inner distance on the first coordinates."""
+
+    width: int
+    inner: ToRows
+
+    def __call__(self, a: Float[Tensor, "m d"]) -> Float[Tensor, "m n"]:
+        return self.inner(a[:, : self.width])
+
+    def weighted_sum(self, a: Float[Tensor, "m d"], weigh: Weigh) -> Float[Tensor, "m"]:
+        return self.inner.weighted_sum(a[:, : self.width], weigh)
+
+
+@dataclass(frozen=True)
+class Leading:
+    """A distance of the first coordinates, for embeddings that pack what another head says behind them.
+
+    Args:
+        width: how many coordinates count.
+    """
+
+    width: int = 512
+    inner: Distance = field(default_factory=Spherical)
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"Leading needs width >= 1, got {self.width}.")
+
+    @property
+    def largest(self) -> float | None:
+        """That of the inner distance."""
+        return self.inner.largest
+
+    def place(self, z: Float[Tensor, "*k d"]) -> Float[Tensor, "*k w"]:
+        """The first coordinates, as the inner distance sees them."""
+        return self.inner.place(z[..., : self.width])
+
+    def matrix(self, a: Float[Tensor, "*k m d"], b: Float[Tensor, "*k n d"]) -> Float[Tensor, "*k m n"]:
+        """All inner distances."""
+        return self.inner.matrix(a[..., : self.width], b[..., : self.width])
+
+    def pairs(
+        self, a: Float[Tensor, "*k d"], b: Float[Tensor, "*k d"], nudge: Float[Tensor, "*#k d"] | float = 0.0
+    ) -> Float[Tensor, "*k"]:
+        """Row by row."""
+        small = nudge[..., : self.width] if isinstance(nudge, Tensor) else nudge
+        return self.inner.pairs(a[..., : self.width], b[..., : self.width], small)
+
+    def against(self, b: Float[Tensor, "n d"]) -> ToRows:
+        """`matrix(., b)`."""
+        return _ToLeadingRows(self.width, self.inner.against(b[:, : self.width]))
+
+    def resolution(self, b: Float[Tensor, "n d"]) -> float:
+        """That of the inner distance."""
+        return self.inner.resolution(b[:, : self.width])
+
+    def rounding(self, d: Float[Tensor, "*m"], size: float) -> Float[Tensor, "*m"]:
+        """That of the inner distance; the coordinates that count are no longer than all of them."""
+        return self.inner.rounding(d, size)
+
+
+DISTANCES: dict[str, type[Distance]] = {c.__name__: c for c in (Euclidean, Spherical, Cosine, Dot, Leading)}

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from robustdml.distance import Distance
@@ -89,5 +90,14 @@ def shift(distance: Distance, reference: Float[Tensor, "b d"], start: Callable[[
 
     def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
         return -distance.pairs(z, reference[unit], start(unit) if step == 0 else 0.0)
+
+    return energy
+
+
+def cross_entropy(prototypes: Float[Tensor, "k d"], labels: Int[Tensor, "b"]) -> Energy:
+    """ln p_y, p the softmax of <z, prototype>: minus the cross-entropy, so that the own class loses its score."""
+
+    def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
+        return -F.cross_entropy(z @ prototypes.T, labels[unit], reduction="none")
 
     return energy

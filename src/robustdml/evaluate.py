@@ -91,7 +91,8 @@ class Evaluation:
     """Clean scores, as fractions.
 
     Attributes:
-        scores: recall@1, recall@2, map, map_at_r, map_at_10, r_precision, nmi.
+        scores: recall@1, recall@2, map, map_at_r, map_at_10, r_precision, nmi; of classifiers accuracy (recall@1 on
+            class prototypes) and recall@2; of hybrids all of them.
         lonely: queries whose class has no other gallery item; left out of every mean but nmi.
     """
 
@@ -105,13 +106,43 @@ class Evaluation:
 
 def evaluate(metric: DeepMetric, data: ImageSet, *, seed: int = 0) -> Evaluation:
     """Score the queries of the test split against its gallery, each query's own copy excluded by index."""
+    gallery, queries, itself = ranked(metric, data, data.split.query)
+    return evaluate_embeddings(metric, gallery, queries, data.labels[data.split.query], itself, seed=seed)
+
+
+def ranked(
+    metric: DeepMetric, data: ImageSet, query: Int[Tensor, "q"]
+) -> tuple[Gallery, Float[Tensor, "q d"], Int[Tensor, "q"] | None]:
+    """What some queries rank, their embeddings, and their own rows in the gallery if they are in it.
+
+    Raises:
+        ValueError: if a classifier is asked for classes that it has no score for.
+    """
+    if metric.ranks == "classes":
+        return class_gallery(metric, data), embed_all(metric, data, query), None
     split = data.split
     z = embed_all(metric, data, split.gallery)
-    itself = own_rows(split.query, split.gallery)
-    queries = z[itself.to(z.device)] if itself is not None else embed_all(metric, data, split.query)
-    labels = data.labels.to(z.device)
-    gallery = Gallery(z, labels[split.gallery.to(z.device)])
-    return evaluate_embeddings(metric, gallery, queries, labels[split.query.to(z.device)], itself, seed=seed)
+    itself = own_rows(query, split.gallery)
+    itself = None if itself is None else itself.to(z.device)
+    gallery = Gallery(z, data.labels.to(z.device)[split.gallery.to(z.device)])
+    return gallery, z[itself] if itself is not None else embed_all(metric, data, query), itself
+
+
+def class_gallery(metric: DeepMetric, data: ImageSet) -> Gallery:
+    """One prototype per class.
+
+    Raises:
+        ValueError: if the data set has classes without one.
+    """
+    assert metric.prototypes is not None
+    most = int(data.labels.max()) + 1 if len(data) else 0
+    if most > len(metric.prototypes):
+        raise ValueError(
+            f"{data.name} has classes up to {most - 1} and the model scores {len(metric.prototypes)} of them. Measure "
+            "a classifier on the data set it was trained for (leave out --data)."
+        )
+    classes = metric.prototypes.to(device_of(metric))
+    return Gallery(classes, torch.arange(len(classes), device=classes.device))
 
 
 def evaluate_embeddings(
@@ -125,13 +156,27 @@ def evaluate_embeddings(
 ) -> Evaluation:
     """The same for embeddings that exist already."""
     rows = None if itself is None else itself.to(gallery.z.device)
-    scores = retrieval_scores(metric.distance, queries, query_labels, gallery.z, gallery.labels, itself=rows)
+    labels = query_labels.to(gallery.z.device)
+    scores = retrieval_scores(metric.distance, queries, labels, gallery.z, gallery.labels, itself=rows)
     classes = int(gallery.labels.unique().numel())
-    clusters = cluster(gallery.z, classes, metric.distance, seed=seed)
-    named = scores.means() | {"nmi": nmi(gallery.labels.cpu(), clusters)}
-    return Evaluation(
-        named, len(queries), len(gallery.z), classes, scores.lonely, collapse_statistics(metric, gallery.z)
-    )
+    named = scores.means()
+    if metric.ranks == "classes":
+        named = {"accuracy": named["recall@1"], "recall@1": named["recall@1"], "recall@2": named["recall@2"]}
+    else:
+        named |= {"nmi": nmi(gallery.labels.cpu(), cluster(gallery.z, classes, metric.distance, seed=seed))}
+        if metric.prototypes is not None:
+            named |= {"accuracy": accuracy(queries, labels, metric.prototypes.to(queries.device))}
+    spread = collapse_statistics(metric, queries if metric.ranks == "classes" else gallery.z)
+    return Evaluation(named, len(queries), len(gallery.z), classes, scores.lonely, spread)
+
+
+def accuracy(z: Float[Tensor, "q d"], labels: Int[Tensor, "q"], prototypes: Float[Tensor, "k d"]) -> float:
+    """Share of images whose own class has the highest score; ties count as errors, as does a class without a score."""
+    scores = precise(z) @ precise(prototypes).T
+    known = labels < len(prototypes)
+    own = labels.clamp_max(len(prototypes) - 1)[:, None]
+    others = scores.scatter(1, own, -torch.inf).amax(dim=1)
+    return float((known & (scores.gather(1, own)[:, 0] > others)).double().mean())
 
 
 def collapse_statistics(metric: DeepMetric, z: Float[Tensor, "n d"], *, sample: int = 1000) -> dict[str, float]:

@@ -14,7 +14,7 @@ from robustdml.benchmark import Cost, counted, stage
 from robustdml.data import DataError, Dataset, ImageSet, Split
 from robustdml.data.folder import Folder
 from robustdml.data.images import Pixels as PixelsInMemory
-from robustdml.deep_metric import DeepMetric
+from robustdml.deep_metric import DeepMetric, trained_metric
 from robustdml.draws import Draws
 from robustdml.models import Pixels
 from robustdml.profile import Profile, profile_to_json
@@ -110,7 +110,9 @@ def plan_benchmark(target: Plan, profile: Profile, *, queries: int | None = None
     trial = ImageSet(
         "plan", PixelsInMemory(pixels), everything % 2, Split(everything[:0], everything, everything), ("a", "b")
     )
-    ready = stage(DeepMetric(Pixels().build((1, 4, 4)), target.distance), trial, queries=rows)
+    stand_in = Pixels().build((1, 4, 4))
+    metric = trained_metric(stand_in, target.recipe.loss) if target.recipe else DeepMetric(stand_in, target.distance)
+    ready = stage(metric, trial, queries=rows)
     images, scene, index = ready.block(slice(0, rows))
     with counted(ready.metric.embedder) as cost:
         for m in profile.measurements:

@@ -18,7 +18,7 @@ from robustdml.defenses import DEFENSES, PENALTIES, Defense, Plain
 from robustdml.distance import DISTANCES
 from robustdml.losses import LOSSES, Loss, pml_loss
 from robustdml.mining import MINERS, pml_miner
-from robustdml.models import MODELS, Model
+from robustdml.models import MODELS, Backbone, BackboneHybrid, Model, Pretrainable, Pretrained
 from robustdml.plugins import installed
 from robustdml.serial import Json, read_as, to_json, with_field
 from robustdml.types import RunReference
@@ -97,7 +97,7 @@ class Recipe:
             as RobRank trains the boundary of the margin loss; else one pass serves all.
         epochs: passes over the training images; one SPC-2 pass sees each image about twice.
         milestones: epochs after which every learning rate is divided by 10.
-        start: weights to begin with.
+        start: weights to begin with: those of a run, or published ones of a backbone.
         precision: "bf16" runs the network in bfloat16 with channels last; weights, losses and ranking stay fp32.
         accumulate: parts into which a batch is cut, each mined on its own, before one optimiser step.
         clip: largest global norm of the gradient, `None` for no clipping.
@@ -121,7 +121,7 @@ class Recipe:
     alternate: bool = False
     epochs: int = 8
     milestones: tuple[int, ...] = ()
-    start: RunReference | None = None
+    start: RunReference | Pretrained | None = None
     validation: Validation = field(default_factory=Validation)
     precision: Literal["fp32", "bf16"] = "fp32"
     accumulate: int = 1
@@ -140,6 +140,16 @@ class Recipe:
             raise ValueError(f"milestones are epochs from 1 on, each later than the one before, got {self.milestones}.")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be positive, or None for no clipping, got {self.clip}.")
+        if isinstance(self.start, Pretrained) and not isinstance(self.model, Pretrainable):
+            raise ValueError(
+                f"no weights are published for {type(self.model).__name__}. Begin with random ones (--start none), or "
+                "use a Backbone."
+            )
+        if self.start is None and isinstance(self.model, (Backbone, BackboneHybrid)) and self.model.frozen:
+            raise ValueError(
+                f"{self.model.name} with frozen batch statistics needs weights that bring statistics. Set --start "
+                "Pretrained, or --model.batchnorm train to learn them."
+            )
         self.defense.check(self.loss)
 
     def shrinkage(self, epoch: int) -> float:
@@ -147,7 +157,7 @@ class Recipe:
         return 0.1 ** sum(m <= epoch for m in self.milestones)
 
 
-OWN = (Recipe, Adam, Sgd, Validation, Spc2, ClassBatches, TripletBatches, Adversary, RunReference)
+OWN = (Recipe, Adam, Sgd, Validation, Spc2, ClassBatches, TripletBatches, Adversary, RunReference, Pretrained)
 """Classes of recipes and profiles that belong to no noun."""
 
 

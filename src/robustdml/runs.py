@@ -19,10 +19,10 @@ from torch import Tensor, nn
 import robustdml
 from robustdml.command import COMMAND
 from robustdml.data.errors import DataError
-from robustdml.deep_metric import DeepMetric
+from robustdml.deep_metric import DeepMetric, trained_metric
 from robustdml.draws import own_generators
 from robustdml.files import OutputError, write_json, write_text, write_with
-from robustdml.models.embedder import Bfloat16, Embedder
+from robustdml.models.embedder import Bfloat16, Embedder, fill
 from robustdml.recipe import Recipe, recipe_from_json, recipe_to_json
 from robustdml.serial import Json
 
@@ -163,7 +163,7 @@ def load_weights(embedder: Embedder, tensors: dict[str, Tensor], where: Path, re
             "training diverged or the file is damaged; use an earlier checkpoint, or train again with a lower "
             "--optimiser.lr."
         )
-    embedder.load_state_dict(given)
+    fill(embedder, given)
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Checkpoint:
         """
         embedder = build(self.recipe, shape)
         load_weights(embedder, read_weights(self.folder / WEIGHTS), self.folder / WEIGHTS, self.recipe)
-        return DeepMetric(in_precision(embedder.to(device), self.recipe.precision).eval(), self.recipe.loss.distance)
+        return trained_metric(in_precision(embedder.to(device), self.recipe.precision).eval(), self.recipe.loss)
 
 
 def read_recipe(path: Path) -> Recipe:

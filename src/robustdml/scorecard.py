@@ -98,6 +98,7 @@ def scorecard(
         "lonely_queries": evaluation.lonely,
         "dataset": data.name,
         "distance": type(metric.distance).__name__,
+        "ranks": metric.ranks,
         "embedding": evaluation.embedding,
         "threat_model": threat_model(profile),
         "checks": {c.name: {"ok": c.ok, "value": c.value, "message": c.message} for c in merged},

@@ -1,6 +1,8 @@
 """What a TARGET on the command line stands for: a metric, the images to measure it on, and where results go."""
 
+import inspect
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +11,9 @@ from accelerate import PartialState
 
 from robustdml.clean import write_evaluation
 from robustdml.data import DataError, Dataset, ImageSet, dataset
-from robustdml.deep_metric import DeepMetric
+from robustdml.deep_metric import DeepMetric, trained_metric
 from robustdml.distance import DISTANCES, Distance
+from robustdml.foreign import robrank_weights, spelled
 from robustdml.models import Pixels
 from robustdml.models.backbones import timm_embedder, wrap
 from robustdml.models.embedder import Embedder
@@ -21,7 +24,7 @@ from robustdml.recipes import recipes
 from robustdml.runs import WEIGHTS, Checkpoint, build, checkpoint, described, in_precision, load_weights, read_weights
 from robustdml.serial import Json, nearest
 
-PUBLISHED_SUFFIXES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
+PUBLISHED_SUFFIXES = (".bin", ".pkl", ".pt", ".pth")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,8 @@ class Plan:
         """
         data = self.data.load(data_root)
         embedder = self.embedder(data.shape).to(device or torch.device("cpu"))
-        metric = DeepMetric(in_precision(embedder, self.precision), self.distance)
+        running = in_precision(embedder, self.precision)
+        metric = trained_metric(running, self.recipe.loss) if self.recipe else DeepMetric(running, self.distance)
         return Target(metric, data, self.out, self.about)
 
     def embedder(self, shape: tuple[int, int, int], *, trained: bool = True) -> Embedder:
@@ -70,13 +74,15 @@ class Plan:
             embedder = build(self.recipe, shape).eval()
             file = self.weights or (self.saved.folder / WEIGHTS if self.saved else None)
             if trained and file is not None:
-                load_weights(embedder, read_weights(file), file, self.recipe)
+                robrank = file.suffix == ".ckpt"
+                tensors = robrank_weights(file, self.recipe, embedder) if robrank else read_weights(file)
+                load_weights(embedder, tensors, file, self.recipe)
             return embedder
         if self.text == "pixels":
             return Pixels().build(shape).eval()
         kind, _, name = self.text.partition(":")
         if kind == "timm":
-            return timm_embedder(name, pretrained=trained).eval()
+            return timm_embedder(name, shape, pretrained=trained).eval()
         return _from_module(self.text, shape)
 
 
@@ -89,6 +95,8 @@ def plan(
     precision: str | None = None,
 ) -> Plan:
     """What `text` stands for: a run or checkpoint folder, a weight file with `recipe`, or a bare model with `data`.
+
+    Weight files are safetensors, and the checkpoints of RobRank, of which only tensors are read.
 
     Bare models are `pixels`, `timm:NAME` and `module:callable`; they are ranked with `distance`.
 
@@ -111,6 +119,12 @@ def plan(
             )
         if not path.exists():
             raise DataError(f"{path}: no such file. Check the path.")
+        return _of_recipe(text, recipe_of(recipe), data, _named(path.stem), precision, weights=path)
+    if path.suffix == ".ckpt":
+        if not path.exists():
+            raise DataError(f"{path}: no such file. Check the path.")
+        if recipe is None:
+            raise ValueError(_unexplained(text, spelled(path)))
         return _of_recipe(text, recipe_of(recipe), data, _named(path.stem), precision, weights=path)
     if path.suffix in PUBLISHED_SUFFIXES:
         raise DataError(_foreign(path))
@@ -195,10 +209,24 @@ def _named(name: str) -> Path:
 def _from_module(text: str, shape: tuple[int, int, int]) -> Embedder:
     """What `module:callable` returns, or the module itself if it is a network already."""
     maker = from_module(text)
+    if not isinstance(maker, torch.nn.Module) and _wants_arguments(maker):
+        raise ValueError(
+            f"{text} is called without arguments and returns the model, but it wants some. If it embeds images itself, "
+            f"name a function that returns it: def model(): return {getattr(maker, '__name__', 'embed')}"
+        )
     made = maker if isinstance(maker, torch.nn.Module) else maker()
     if not callable(made):
         raise ValueError(f"{text} returned {type(made).__name__}, expected a torch.nn.Module or a function.")
     return wrap(made, shape)
+
+
+def _wants_arguments(maker: Callable[..., object]) -> bool:
+    try:
+        given = inspect.signature(maker).parameters.values()
+    except (TypeError, ValueError):  # some built-in functions have none
+        return False
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return any(p.default is p.empty and p.kind not in variable for p in given)
 
 
 def _foreign(path: Path) -> str:
@@ -212,12 +240,21 @@ def _foreign(path: Path) -> str:
     )
 
 
+def _unexplained(text: str, hint: str | None) -> str:
+    asked = (
+        f"{text}: a checkpoint of RobRank holds weights and not what they are. Say it with --recipe DATASET:MODEL:LOSS"
+    )
+    if hint is None:
+        return f"{asked}, e.g. --recipe fashion:rc2f2p:ptripletN."
+    return f"{asked}. Its folder spells {hint}; if that is what it is: --recipe {hint}"
+
+
 def _missing(text: str) -> str:
     if text in recipes():
         return f"{text} is a recipe, not a trained model. Train it first: robustdml train {text}"
     siblings = [str(p) for p in Path(text).parent.glob("*") if p.is_dir()] if Path(text).parent.is_dir() else []
     near = f" {nearest(text, siblings[:20])}" if siblings else ""
     return (
-        f"{text}: no such folder.{near} TARGET is a run folder, a checkpoint folder, a .safetensors file with "
-        "--recipe, or with --data: pixels, timm:NAME, module:callable."
+        f"{text}: no such folder.{near} TARGET is a run folder, a checkpoint folder, a .safetensors or .ckpt "
+        "file with --recipe, or with --data: pixels, timm:NAME, module:callable."
     )

@@ -17,10 +17,10 @@ from robustdml.data.cache import cached
 from robustdml.data.images import ImageSet
 from robustdml.data.loading import Loader, Views, workers_for
 from robustdml.data.splits import hold_out
-from robustdml.deep_metric import DeepMetric
+from robustdml.deep_metric import trained_metric
 from robustdml.defenses.defense import clean_embeddings
 from robustdml.draws import Draws, own_generators
-from robustdml.evaluate import checked, collapse_statistics, evaluate
+from robustdml.evaluate import accuracy, checked, collapse_statistics, evaluate
 from robustdml.interruption import Interrupted, stop_signals
 from robustdml.losses import Loss, TripletLoss
 from robustdml.losses.tuples import mine
@@ -31,7 +31,6 @@ from robustdml.runs import (
     WEIGHTS,
     RunFolder,
     build,
-    checkpoint,
     in_precision,
     load_weights,
     provenance,
@@ -39,6 +38,7 @@ from robustdml.runs import (
     read_weights,
 )
 from robustdml.serial import Json
+from robustdml.start import begin
 from robustdml.types import Batch, arange_like
 
 LOG_EVERY = 50
@@ -159,12 +159,14 @@ class Trainer:
 
     def monitors(self, batch: Batch) -> dict[str, float]:
         """Collapse monitors on the clean images of a batch."""
-        z = clean_embeddings(self.running, batch.images)
-        found = collapse_statistics(DeepMetric(self.running, self.loss.distance), z)
+        z, metric = clean_embeddings(self.running, batch.images), trained_metric(self.running, self.loss)
+        found = collapse_statistics(metric, z)
         if isinstance(self.loss, TripletLoss):
             draws = self.draws.under("monitor", self.position.total)
             triplets = batch.triplets or mine(self.loss, z, batch.labels, draws=draws, index=batch.index)
             found["active_triplets"] = float(self.loss.active(torch.stack(triplets.of(z), dim=1)).float().mean())
+        if metric.prototypes is not None:
+            found["accuracy"] = accuracy(z, batch.labels, metric.prototypes)
         return found
 
     def state(self) -> Json:
@@ -265,9 +267,7 @@ def train(
 def prepare(recipe: Recipe, data: ImageSet, accelerator: Accelerator, *, workers: int = 0) -> Trainer:
     """Model, loss and optimisers of a recipe before its first step."""
     embedder = build(recipe, data.shape)
-    if recipe.start is not None:
-        begin = checkpoint(Path(recipe.start.path))
-        load_weights(embedder, read_weights(begin.folder / WEIGHTS), begin.folder / WEIGHTS, begin.recipe)
+    begin(embedder, recipe)
     embedder = embedder.to(accelerator.device).train()
     with own_generators(recipe.seed):
         loss = recipe.loss.build(data.num_classes, embedder.dim)
@@ -366,7 +366,7 @@ def _anywhere(flag: bool, accelerator: Accelerator) -> bool:
 
 def validate(trainer: Trainer, folder: RunFolder, data: ImageSet, report: Callable[[str], None]) -> None:
     """Score the held-out images; keep the weights if the recipe chooses by them and they are the best so far."""
-    scores = evaluate(DeepMetric(trainer.running, trainer.loss.distance), data, seed=trainer.recipe.seed).scores
+    scores = evaluate(trained_metric(trainer.running, trainer.loss), data, seed=trainer.recipe.seed).scores
     if trainer.accelerator.is_main_process:
         folder.log({"epoch": trainer.position.epoch, "step": trainer.position.total, "validation": scores})
         report(f"epoch {trainer.position.epoch}: validation recall@1 {scores['recall@1']:.4f}")

@@ -13,6 +13,7 @@ from robustdml.attacks.goals import EmbeddingShift
 from robustdml.defenses import (
     DEFENSES,
     AdaptedAntiCollapse,
+    AdversarialTraining,
     AlternatingCollapse,
     AnchoredMinMax,
     AnchoredShiftTraining,
@@ -123,7 +124,7 @@ def without_budget(defense):
 
 
 def test_every_defense_of_the_library_is_tested():
-    assert list(map(type, MADE)) == list(DEFENSES.values())
+    assert {*map(type, MADE), AdversarialTraining} == set(DEFENSES.values())  # which has a file of its own
     assert isinstance(BatchLevel(), Loss)
 
 

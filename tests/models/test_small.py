@@ -64,5 +64,5 @@ def test_both_heads_of_a_hybrid_read_one_representation():
     representation, embedding, scores = embedder.heads(images)
     assert representation.shape == (3, 1024)
     assert scores.shape == (3, 5)
-    assert torch.equal(embedding, embedder(images))
+    assert torch.equal(torch.cat([embedding, scores], dim=1), embedder(images))
     assert torch.equal(embedding, embedder.embedding_head(representation))

@@ -11,6 +11,7 @@ EXAMPLES = (
     "timm:resnet18 --data folder:photos",
     "mymodels:embedder --data folder:photos --json",
     "model.safetensors --recipe fashion:rc2f2p:ptripletN",
+    "logs_fashion-rc2f2p-ptripletN/last.ckpt --recipe fashion:rc2f2p:ptripletN",
 )
 
 

@@ -83,13 +83,13 @@ class Measured(Running):
     """Options of verbs that measure a model."""
 
     target: Target
-    """run or checkpoint folder, FILE.safetensors with --recipe, or with --data: pixels, timm:NAME, module:callable"""
+    """run folder, FILE.safetensors or FILE.ckpt with --recipe, or with --data: pixels, timm:NAME, module:callable"""
     data: Word = None
     """data set name or folder:PATH; by default the one the model was trained on"""
     distance: str = "Spherical"
     """how a bare model is ranked; trained ones know"""
     recipe: Word = None
-    """what a .safetensors file is: recipe name, RobRank string or recipe.json"""
+    """what a .safetensors or .ckpt file is: recipe name, RobRank string or recipe.json"""
     out: File = None
     """folder of the result files; by default the run folder, else runs/NAME"""
     seed: int = 0

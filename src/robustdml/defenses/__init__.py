@@ -1,5 +1,6 @@
 """Defenses: how (adversarial) examples enter the training step."""
 
+from robustdml.defenses.classification import AdversarialTraining
 from robustdml.defenses.collapse import AdaptedAntiCollapse, AntiCollapse
 from robustdml.defenses.defense import Defense
 from robustdml.defenses.free import FreeTraining
@@ -14,6 +15,7 @@ DEFENSES: dict[str, type[Defense]] = {
     for c in (
         Plain, ShiftTraining, ShiftSuppression, AnchoredShiftTraining, AntiCollapse, AdaptedAntiCollapse, MinMax,
         AnchoredMinMax, TripletCollapse, AlternatingCollapse, StoppedMinMax, FreeTraining, Mixture, Penalised,
+        AdversarialTraining,
     )
 }  # fmt: skip
 
@@ -21,6 +23,7 @@ __all__ = [
     "DEFENSES",
     "PENALTIES",
     "AdaptedAntiCollapse",
+    "AdversarialTraining",
     "AlternatingCollapse",
     "AnchoredMinMax",
     "AnchoredShiftTraining",

@@ -2,6 +2,7 @@
 
 from robustdml.losses.borrowed import Pml, pml_loss
 from robustdml.losses.contrastive import Contrastive
+from robustdml.losses.entropy import ClassLoss, CrossEntropy, Hybrid, prototypes
 from robustdml.losses.gil import Gil
 from robustdml.losses.infonce import InfoNce
 from robustdml.losses.lifted import LiftedStructure
@@ -18,12 +19,12 @@ LOSSES: dict[str, type] = {
     c.__name__: c
     for c in (
         *(Triplet, Contrastive, Margin, Snr, Quadruplet, Rhomboid, Gil),
-        *(LiftedStructure, NPair, MultiSimilarity, InfoNce, Pml),
+        *(LiftedStructure, NPair, MultiSimilarity, InfoNce, CrossEntropy, Hybrid, Pml),
     )
 }
 
 __all__ = [
-    "LOSSES", "Contrastive", "Gil", "InfoNce", "LiftedStructure", "Loss", "Margin", "MultiSimilarity", "NPair",
-    "Pml", "Quadruplet", "Rhomboid", "Snr", "Triplet", "TripletLoss",
-    "pml_loss",
+    "LOSSES", "ClassLoss", "Contrastive", "CrossEntropy", "Gil", "Hybrid", "InfoNce", "LiftedStructure", "Loss",
+    "Margin", "MultiSimilarity", "NPair", "Pml", "Quadruplet", "Rhomboid", "Snr", "Triplet", "TripletLoss",
+    "pml_loss", "prototypes",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """The embedder: images to embeddings, with everything a caller must not think about inside."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -69,6 +69,16 @@ class Bfloat16(Embedder):
 def in_float32(embedder: Embedder) -> Embedder:
     """The embedder without `Bfloat16` around it."""
     return embedder.inner if isinstance(embedder, Bfloat16) else embedder
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put some tensors into a module, by name; the others stay.
+
+    They go through its own state, which carries the versions of formats that some networks ask for (MNASNet).
+    """
+    state = module.state_dict()
+    state.update(tensors)
+    module.load_state_dict(state)
 
 
 @contextmanager

@@ -6,8 +6,7 @@ Convolutions have a bias; initialisation is PyTorch's default; no batch normalis
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from robustdml.models.embedder import Embedder, Layers
 
@@ -25,8 +24,9 @@ def _pool() -> nn.Module:
     return nn.MaxPool2d(2, 2)
 
 
-def _c2f2_trunk(channels: int, side: int) -> list[nn.Module]:
-    """Two 5x5 convolutions with pooling, and the first linear layer, to 1024."""
+def c2f2_trunk(model: object, shape: tuple[int, int, int]) -> list[nn.Module]:
+    """Two 5x5 convolutions with pooling, and the first linear layer, to 1024; `model` is who needs it."""
+    channels, side = _check_side(model, shape, 4)
     quarter = side // 2 // 2
     return [
         *(nn.Conv2d(channels, 32, 5, padding=2), nn.ReLU(), _pool()),
@@ -63,8 +63,7 @@ class C2F2:
 
     def build(self, shape: tuple[int, int, int]) -> Embedder:
         """conv 32, conv 64, linear 1024, linear `dim`."""
-        channels, side = _check_side(self, shape, 4)
-        return Layers(self.dim, *_c2f2_trunk(channels, side), nn.ReLU(), nn.Linear(1024, self.dim))
+        return Layers(self.dim, *c2f2_trunk(self, shape), nn.ReLU(), nn.Linear(1024, self.dim))
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,8 @@ class C2F2Classifier:
 
     def build(self, shape: tuple[int, int, int]) -> Embedder:
         """conv 32, conv 64, linear 1024, dropout, linear `num_classes`."""
-        channels, side = _check_side(self, shape, 4)
         head = [nn.ReLU(), nn.Dropout(0.4), nn.Linear(1024, self.num_classes)]
-        return Layers(self.num_classes, *_c2f2_trunk(channels, side), *head)
+        return Layers(self.num_classes, *c2f2_trunk(self, shape), *head)
 
 
 @dataclass(frozen=True)
@@ -114,44 +112,6 @@ class Perceptron:
         """Flatten and linear."""
         channels, height, width = shape
         return Layers(self.num_classes, nn.Flatten(), nn.Linear(channels * height * width, self.num_classes))
-
-
-class HybridEmbedder(Embedder):
-    """An embedding head and a class head on one representation; the embedding is what `forward` returns."""
-
-    def __init__(self, dim: int, trunk: nn.Module, embedding_head: nn.Module, class_head: nn.Module) -> None:
-        super().__init__()
-        self.dim = dim
-        self.trunk = trunk
-        self.embedding_head = embedding_head
-        self.class_head = class_head
-
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        """The embeddings."""
-        return self.heads(images)[1]
-
-    def heads(self, images: Float[Tensor, "b c h w"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Representation [b r], embedding [b d] and class scores [b classes]."""
-        representation = self.trunk(images)
-        return representation, self.embedding_head(representation), self.class_head(representation)
-
-
-@dataclass(frozen=True)
-class C2F2Hybrid:
-    """C2F2 with an embedding head and a class head (`hc2f2`)."""
-
-    dim: int = 512
-    num_classes: int = 10
-
-    def build(self, shape: tuple[int, int, int]) -> HybridEmbedder:
-        """The trunk ends before its last ReLU, which each head owns."""
-        channels, side = _check_side(self, shape, 4)
-        return HybridEmbedder(
-            self.dim,
-            nn.Sequential(*_c2f2_trunk(channels, side)),
-            nn.Sequential(nn.ReLU(), nn.Linear(1024, self.dim)),
-            nn.Sequential(nn.ReLU(), nn.Dropout(0.4), nn.Linear(1024, self.num_classes)),
-        )
 
 
 @dataclass(frozen=True)

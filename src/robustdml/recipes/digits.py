@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from robustdml.adversary import Adversary, Linf, Pgd
-from robustdml.data.batches import Spc2
+from robustdml.data.batches import ClassBatches, Spc2
 from robustdml.data.digits import Digits
-from robustdml.defenses import AntiCollapse, ShiftTraining
+from robustdml.defenses import AdversarialTraining, AntiCollapse, ShiftTraining
 from robustdml.distance import Spherical
-from robustdml.losses import Triplet
+from robustdml.losses import CrossEntropy, Triplet
 from robustdml.mining import Random
 from robustdml.models import SmallConv
 from robustdml.recipe import Adam, Recipe
@@ -37,3 +37,20 @@ def est_digits_small() -> Recipe:
 def act_digits_small() -> Recipe:
     """The same with ACT (arXiv:2106.03614)."""
     return replace(plain_digits_small(), name="act-digits-small", defense=AntiCollapse(ADVERSARY_8), paper="robrank")
+
+
+def classify_digits_small() -> Recipe:
+    """The small network with ten class scores on the 8x8 digits, cross-entropy, no defense."""
+    return replace(
+        plain_digits_small(),
+        name="classify-digits-small",
+        model=SmallConv(dim=10),
+        loss=CrossEntropy(),
+        batches=ClassBatches(64),
+    )
+
+
+def pgd_digits_small() -> Recipe:
+    """The same trained on adversarial images (Madry et al., arXiv:1706.06083)."""
+    defense = AdversarialTraining(ADVERSARY_8)
+    return replace(classify_digits_small(), name="pgd-digits-small", defense=defense, paper="madry")

@@ -6,23 +6,16 @@ pairs with random negatives, ranked on the unit sphere (N). Suffixes are in `suf
 
 import re
 
-from robustdml.data.table import DATASETS as NAMED
-from robustdml.data.table import Dataset
+from robustdml.data.table import DATASETS, dataset
 from robustdml.defenses import FreeTraining, ShiftTraining
-from robustdml.losses import Loss, Margin
-from robustdml.models import C2F2, LeNet, Model
+from robustdml.losses import CrossEntropy, Hybrid, Loss, Margin
+from robustdml.models import BackboneHybrid, C2F2Hybrid
 from robustdml.recipe import Adam, Recipe, Sgd
+from robustdml.recipes import networks
 from robustdml.recipes.loss_names import named_loss
-from robustdml.recipes.robrank import training_adversary
 from robustdml.recipes.suffixes import SUFFIXES, defended, meaningless, with_barlow
 from robustdml.serial import nearest
 
-DATASETS: dict[str, type[Dataset]] = {
-    name: NAMED[name] for name in ("mnist", "fashion", "cub", "cars", "sop", "cifar10", "cifar100")
-}
-_OF_28 = ("mnist", "fashion")
-BACKBONES: dict[str, tuple[Model, int]] = {"rc2f2": (C2F2(512), 8), "rlenet": (LeNet(128), 16)}
-"""Network and epochs: upstream halves the 16 epochs for pairs, but not those of rlenet."""
 _BARLOW = re.compile(r"tripletBT(?=N$)")
 """Upstream's loss with Barlow twins is a penalty of the defense here: so it goes with every defense."""
 
@@ -39,42 +32,47 @@ def from_string(text: str) -> Recipe:
             f"{text!r} has {len(parts)} parts; an experiment string has three, dataset:model:loss, as in "
             "fashion:rc2f2p:ptripletN."
         )
-    dataset, network, loss = parts
-    if dataset not in DATASETS:
-        raise ValueError(_unknown("data set", dataset, text, list(DATASETS)))
-    models = {base + suffix: (base, suffix) for base in BACKBONES for suffix in SUFFIXES}
-    if network not in models:
-        why = meaningless(network, list(BACKBONES))
-        raise ValueError(f"{text}: {why}" if why else _unknown("model", network, text, list(models)))
-    base, suffix = models[network]
-    if dataset not in _OF_28:
-        raise ValueError(
-            f"{text}: {base} is a network for images of 28x28 pixels, those of {dataset} are larger. Known for it: "
-            f"{', '.join(_OF_28)}. The rest of RobRank's grammar comes later."
-        )
-    model, epochs = BACKBONES[base]
-    data = DATASETS[dataset]()
-    defense = defended(base, suffix, training_adversary(data.shape))
-    if isinstance(defense, FreeTraining):
-        epochs //= defense.repeats
+    images, model, loss = parts
+    known = [name for group in networks.GROUPS for name in group.classes if name in DATASETS]
+    if images not in known:
+        raise ValueError(_unknown("data set", images, text, known))
+    found = networks.split(model, list(SUFFIXES))
+    if found is None:
+        ranking = [n.name for n in networks.NETWORKS.values() if n.task == "ranking"]
+        why = meaningless(model, ranking)
+        if why:
+            raise ValueError(f"{text}: {why}")
+        suffixes = ", ".join(s for s in SUFFIXES if s)
+        said = _unknown("model", model, text, list(networks.NETWORKS))
+        raise ValueError(f"{said} Suffixes of networks for ranking: {suffixes}.")
+    network, suffix = found
     plain_loss = _BARLOW.sub("triplet", loss)
+    fixed = networks.settings(network, suffix, images, networks.check(network, images, plain_loss, text))
+    defense = defended(network.name, suffix, network.group.adversary)
+    if isinstance(defense, FreeTraining):
+        fixed["epochs"] //= defense.repeats
     if plain_loss != loss:
         defense = with_barlow(defense)
     trained = _loss(plain_loss, text)
+    groups: dict[str, Adam | Sgd] = {"beta": Sgd(lr=5e-4)} if isinstance(trained, Margin) else {}
+    if isinstance(fixed["model"], (C2F2Hybrid, BackboneHybrid)):
+        if plain_loss != loss:
+            raise ValueError(f"{text}: Barlow twins would see class scores of {network.name} too. Use {plain_loss}.")
+        trained = Hybrid(fixed["model"].dim, trained)
     return Recipe(
         name=text.replace(":", "-"),
-        data=data,
-        model=model,
+        data=dataset(images),
         loss=trained,
         defense=defense,
-        optimiser=Adam(lr=1e-3, weight_decay=1e-7),
-        groups={"beta": Sgd(lr=5e-4)} if isinstance(trained, Margin) else {},
-        epochs=epochs,
+        groups=groups,
         paper="est" if isinstance(defense, ShiftTraining) else "robrank",
+        **fixed,
     )
 
 
 def _loss(name: str, text: str) -> Loss:
+    if name == "ce":
+        return CrossEntropy()
     try:
         return named_loss(name)
     except ValueError as error:

@@ -14,10 +14,18 @@ BIBTEX = {
   year = {2020},
   note = {arXiv:2002.11293},
 }""",
+    "madry": """@inproceedings{madry2018towards,
+  title = {Towards Deep Learning Models Resistant to Adversarial Attacks},
+  author = {Aleksander Madry and Aleksandar Makelov and Ludwig Schmidt and Dimitris Tsipras and Adrian Vladu},
+  booktitle = {International Conference on Learning Representations (ICLR)},
+  year = {2018},
+  note = {arXiv:1706.06083},
+}""",
 }
 TITLES = {
     "robrank": "Adversarial Attack and Defense in Deep Ranking (arXiv:2106.03614): ACT, ERS, rob28 and rob224",
     "est": "Adversarial Ranking Attack and Defense (ECCV 2020, arXiv:2002.11293): CA, QA, EST",
+    "madry": "Towards Deep Learning Models Resistant to Adversarial Attacks (arXiv:1706.06083): training on PGD",
 }
 
 

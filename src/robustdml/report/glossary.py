@@ -29,6 +29,7 @@ COMPONENTS = {
     "GTT": "share of queries whose former best match stays in the top four",
 }
 CLEAN = {
+    "accuracy": "Accuracy",
     "recall@1": "Recall@1",
     "recall@2": "Recall@2",
     "map": "mAP",

@@ -13,7 +13,7 @@ from robustdml import score
 COMPONENTS = tuple(score.COMPONENTS)
 """The ten ingredients of ERS, in the order of the published tables."""
 ATTACKS = ("CA+", "CA-", "QA+", "QA-", "TMA", "ES", "LTM", "GTM", "GTT")
-CLEAN = ("recall@1", "recall@2", "map", "map_at_r", "map_at_10", "r_precision", "nmi")
+CLEAN = ("accuracy", "recall@1", "recall@2", "map", "map_at_r", "map_at_10", "r_precision", "nmi")
 UNDEFINED_EUCLIDEAN = "the Euclidean shift is unbounded, so ES:D and with it ERS are undefined"
 
 
