@@ -116,8 +116,8 @@ def plan_benchmark(target: Plan, profile: Profile, *, queries: int | None = None
     images, scene, index = ready.block(slice(0, rows))
     with counted(ready.metric.embedder) as cost:
         for m in profile.measurements:
-            stand_in = Surrogate(ready.metric, scene) if m.surrogate else None
-            m.attack(ready.metric, scene, images, draws=Draws(0, m.name), index=index, surrogate=stand_in)
+            other = Surrogate(ready.metric, scene) if m.surrogate else None
+            m.attack(ready.metric, scene, images, draws=Draws(0, m.name), index=index, surrogate=other)
     with held(embedder) as saved:
         probe = Draws(0).uniform("plan", torch.arange(2), size.shape).requires_grad_()
         z = embedder(probe)

@@ -37,8 +37,8 @@ def scorecard(card: Json, remarks: list[str], file: Path) -> list[str]:
                 ]
             )
     threat = card["threat_model"]
-    shown = ("accuracy",) if card["ranks"] == "classes" else ("recall@1", "map", "nmi", "accuracy")
-    clean = ", ".join(f"{CLEAN.get(k, k)} {_percent(v)}" for k, v in card["clean"].items() if k in shown)
+    kinds = ("accuracy",) if card["ranks"] == "classes" else ("recall@1", "map", "nmi", "accuracy")
+    clean = ", ".join(f"{CLEAN.get(k, k)} {_percent(v)}" for k, v in card["clean"].items() if k in kinds)
     head = [
         _heading(card),
         f"profile {card['profile']}: {_threat(threat)}",
