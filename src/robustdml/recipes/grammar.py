@@ -57,9 +57,7 @@ def from_string(text: str) -> Recipe:
     groups: dict[str, Adam | Sgd] = {"beta": Sgd(lr=5e-4)} if isinstance(trained, Margin) else {}
     if isinstance(fixed["model"], (C2F2Hybrid, BackboneHybrid)):
         if plain_loss != loss:
-            raise ValueError(
-                f"{text}: Barlow twins would see class scores of {network.name} too. Use {plain_loss}."
-            )
+            raise ValueError(f"{text}: Barlow twins would see class scores of {network.name} too. Use {plain_loss}.")
         trained = Hybrid(fixed["model"].dim, trained)
     return Recipe(
         name=text.replace(":", "-"),
