@@ -6,13 +6,16 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
 
+import robustdml
 from robustdml.adversary import Adversary, Linf, Pgd
 from robustdml.data.batches import ClassBatches, Spc2, TripletBatches
 from robustdml.data.digits import Digits
@@ -236,9 +239,9 @@ from robustdml.recipe import recipe_from_json
 from robustdml.train import Trainer, train
 recipe = recipe_from_json(json.loads(Path("recipe.json").read_text()))
 coins, whole = [], Trainer.step
-def step(self, rows):
-    logs = whole(self, rows)
-    coins.append((len(rows), logs.get("first")))
+def step(self, batch):
+    logs = whole(self, batch)
+    coins.append((len(batch.index), logs.get("first")))
     return logs
 Trainer.step = step
 train(recipe, Path("run"), device="cpu")
@@ -257,17 +260,22 @@ def test_two_processes_toss_the_same_coins_and_repeat_together(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "worker.py"], cwd=tmp_path, env=shared | {"RANK": rank, "LOCAL_RANK": rank},
-            stderr=subprocess.PIPE, text=True,
-        )
-        for rank in "01"
-    ]  # fmt: skip
-    for worker in workers:
-        _, err = worker.communicate(timeout=300)
-        assert worker.returncode == 0, err
+    shared = os.environ | {
+        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(robustdml.__file__).parents[1]),  # the sources of this process, wherever they are
+    }  # fmt: skip
+    with ExitStack() as ending:
+        workers = []
+        for rank in "01":
+            worker = subprocess.Popen(
+                [sys.executable, "worker.py"], cwd=tmp_path, env=shared | {"RANK": rank, "LOCAL_RANK": rank},
+                stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            workers.append(ending.enter_context(worker))
+            ending.callback(worker.kill)  # before it is waited for; of a worker that has ended, nothing happens
+        for worker in workers:
+            _, err = worker.communicate(timeout=300)
+            assert worker.returncode == 0, err
     seen = [json.loads((tmp_path / f"coins-{rank}.json").read_text()) for rank in "01"]
     coins = [[coin for rows, coin in own if rows > 2] for own in seen]
     assert coins[0] == coins[1]

@@ -20,7 +20,7 @@ from robustdml.data.transforms import (
     check_views,
 )
 from robustdml.draws import Draws
-from robustdml.models.backbones import import_timm
+from robustdml.models.vision import import_timm
 
 
 @pytest.fixture(scope="module")

@@ -81,6 +81,16 @@ def test_a_hybrid_is_attacked_at_its_class_scores():
     assert float(found.loss.detach()) > clean(embedder, Hybrid(3), some)
 
 
+def test_what_the_loss_saw_is_told_and_what_was_remembered_is_handed_on():
+    some, memory = batch(), {"x": torch.ones(1)}
+    defense = AdversarialTraining(PGD)
+    found = defense(linear(5), CrossEntropy(), some, memory=memory, progress=0.0, draws=Draws(0), mean=lambda v: v)
+    assert torch.equal(found.labels, some.labels)
+    again = CrossEntropy()(found.z, found.labels, draws=Draws(0), index=some.index)
+    torch.testing.assert_close(again, found.loss)
+    assert found.memory is memory
+
+
 def test_a_metric_without_classes_is_refused_when_the_recipe_is_made():
     from robustdml.data import Digits
     from robustdml.models import SmallConv
