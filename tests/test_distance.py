@@ -170,3 +170,11 @@ def test_the_resolution_follows_the_scale_of_the_distance(distance):
     b = some(20)
     growth = distance.resolution(10 * b) / distance.resolution(b)
     assert growth == pytest.approx({Euclidean(): 10, Dot(): 100}.get(distance, 1))
+
+
+def test_the_leading_coordinates_are_placed_and_rounded_as_the_inner_distance_does():
+    z = torch.randn(4, 7, generator=generator())
+    assert torch.equal(Leading(3, Spherical()).place(z), Spherical().place(z[:, :3]))
+    d = torch.tensor([0.0, 0.5])
+    for inner in METRICS:
+        assert torch.equal(Leading(3, inner).rounding(d, 4.0), inner.rounding(d, 4.0))
