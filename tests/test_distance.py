@@ -188,3 +188,11 @@ def test_a_weighted_sum_is_the_same_with_and_without_a_gradient(distance):
     assert not without.requires_grad
     torch.testing.assert_close(without, with_gradient.detach())
     torch.testing.assert_close(without, (distance.matrix(a, b) * weigh(distance.matrix(a, b))).sum(dim=1))
+
+
+def test_the_leading_coordinates_are_placed_and_rounded_as_the_inner_distance_does():
+    z = torch.randn(4, 7, generator=generator())
+    assert torch.equal(Leading(3, Spherical()).place(z), Spherical().place(z[:, :3]))
+    d = torch.tensor([0.0, 0.5])
+    for inner in METRICS:
+        assert torch.equal(Leading(3, inner).rounding(d, 4.0), inner.rounding(d, 4.0))

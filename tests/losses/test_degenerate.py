@@ -8,6 +8,7 @@ from robustdml.draws import Draws
 from robustdml.losses import (
     LOSSES,
     Gil,
+    Hybrid,
     InfoNce,
     LiftedStructure,
     Margin,
@@ -36,12 +37,15 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=list(LOSSES))
+MADE = [Hybrid(2) if cls is Hybrid else cls() for cls in LOSSES.values()]
+
+
+@pytest.mark.parametrize("loss", MADE, ids=list(LOSSES))
 @pytest.mark.parametrize("labels", BATCHES.values(), ids=list(BATCHES))
 @pytest.mark.parametrize("place", PLACES.values(), ids=list(PLACES))
 def test_value_and_gradient_are_finite(loss, labels, place):
     z = place(len(labels)).requires_grad_()
-    built = loss().build(8, z.shape[1])
+    built = loss.build(4, z.shape[1])  # with a score for each class in six coordinates
     value = built(z, labels, draws=Draws(0), index=torch.arange(len(labels)))
     weights = [p for group in built.parameter_groups().values() for p in group]
     gradients = torch.autograd.grad(value, [z, *weights])
