@@ -178,8 +178,8 @@ def test_damaged_and_foreign_checkpoints(trained, here, call):
     assert call("evaluate", "recipe")[0] == 4
     torch.save(weights, here / "x.ckpt")
     code, _, err = call("evaluate", "x.ckpt")
-    assert code == 4
-    assert "not supported yet" in err
+    assert code == 2
+    assert "--recipe DATASET:MODEL:LOSS" in err
 
 
 def test_benchmark_in_a_process_of_its_own_gives_the_same_bytes_however_it_runs(trained, here, call, quick_profile):
