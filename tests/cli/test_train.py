@@ -1,16 +1,18 @@
 """robustdml train: fields, resuming, interruption at any moment, several processes."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from tests.cli.conftest import ENVIRONMENT, finish, run, start, wait_for
+from tests.cli.conftest import COMMAND, ENVIRONMENT, finish, run, start, wait_for
 
 SMALL = ("train", "plain-digits-small", "--device", "cpu")
 
@@ -75,6 +77,29 @@ def test_a_signal_saves_inside_the_epoch_and_says_how_to_go_on(here, call, numbe
         code, _, err = call("train", "act-digits-small", "--out", "run", "--resume", "--device", "cpu")
         assert code == 0, err
         assert equal(here / "whole", here / "run")
+
+
+def test_ctrl_c_for_the_whole_group_stops_training_and_workers(here):
+    """As a terminal sends it: workers leave the signal to the training process, and end with it."""
+    words = (*SMALL, "--workers", "1", "--epochs", "500", "--batches.pairs", "16", "--out", "run")
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, words)], cwd=here, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    wait_for((here / "run" / "log.jsonl").exists, process)
+    os.killpg(process.pid, signal.SIGINT)
+    code, _, err = finish(process)
+    assert code == 130
+    assert "Traceback" not in err
+    assert "--out run --resume --device cpu --workers 1" in err
+    limit = time.monotonic() + 30
+    while time.monotonic() < limit:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("a worker outlived the training")
 
 
 def test_ctrl_c_before_the_first_step(here):
