@@ -184,7 +184,7 @@ def test_clean_embeddings_are_constants_of_evaluation_mode():
 
 def test_anti_collapse_refuses_a_loss_without_triplets():
     message = (
-        r"^AntiCollapse needs a loss defined on triplets, got BatchLevel\. Use Triplet or Contrastive, or a "
+        r"^AntiCollapse needs a loss defined on triplets, got BatchLevel\. Use Triplet, Contrastive, Margin or Snr, or a "
         r"batch-level defense such as ShiftTraining\.$"
     )
     with pytest.raises(ValueError, match=message):
