@@ -184,8 +184,8 @@ def test_clean_embeddings_are_constants_of_evaluation_mode():
 
 def test_anti_collapse_refuses_a_loss_without_triplets():
     message = (
-        r"^AntiCollapse needs a loss defined on triplets, got BatchLevel\. Use Triplet, Contrastive, Margin or Snr, or a "
-        r"batch-level defense such as ShiftTraining\.$"
+        r"^AntiCollapse needs a loss defined on triplets, got BatchLevel\. Use Triplet, Contrastive, Margin or Snr, "
+        r"or a batch-level defense such as ShiftTraining\.$"
     )
     with pytest.raises(ValueError, match=message):
         AntiCollapse(ADVERSARY).check(BatchLevel())
