@@ -1,7 +1,6 @@
 """Projected gradient descent on the energy (Madry et al., arXiv:1706.06083)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -52,7 +51,6 @@ class Pgd:
     step_size: float
     random_start: bool = False
     universal: bool = False
-    forwards: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
