@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from robustdml.adversary import Adversary, Search
+from robustdml.adversary import Adversary, Search, forwards_of
 from robustdml.adversary.nes import ROWS
 from robustdml.allocator import keep_freed_memory
 from robustdml.benchmark import measure, stage
@@ -45,14 +45,15 @@ def stand_in(items: int) -> ImageSet:
 def floor_seconds(embedder: torch.nn.Module, images: torch.Tensor, search: Search) -> float:
     """gradients x (forward + input gradient) + forwards + 2 forwards of the batch, fp32."""
     many = images.repeat(-(-ROWS // len(images)), 1, 1, 1)[:ROWS]
+    forwards = forwards_of(search) * len(images)
     start = time.perf_counter()
     with frozen(embedder):
         for _ in range(search.gradients):
             x = images.detach().requires_grad_()
             torch.autograd.grad(embedder(x).sum(), x)
         with torch.no_grad():
-            for done in range(0, search.forwards * len(images), ROWS):
-                embedder(many[: search.forwards * len(images) - done])
+            for done in range(0, forwards, ROWS):
+                embedder(many[: forwards - done])
             for _ in range(2):
                 embedder(images)
     return time.perf_counter() - start

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from robustdml import audit
-from robustdml.adversary import Adversary, Linf, Pgd
+from robustdml.adversary import Adversary, Linf, Pgd, forwards_of
 from robustdml.attacks import RetrievalSystem, Scene, Surrogate
 from robustdml.attacks.attack import check_one_space
 from robustdml.audit import Check
@@ -375,7 +375,7 @@ def _floor_seconds(ready: Stage, profile: Profile) -> float:
         times.append((middle - start, time.perf_counter() - middle))
     gradient, forward = np.median(np.array(times), axis=0) / len(images)
     gradients = sum(m.adversary.search.gradients for m in profile.measurements)
-    forwards = sum(2 + m.adversary.search.forwards for m in profile.measurements)
+    forwards = sum(2 + forwards_of(m.adversary.search) for m in profile.measurements)
     return round(float((gradients * gradient + forwards * forward) * len(ready.rows)), 2)
 
 

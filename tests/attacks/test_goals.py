@@ -788,3 +788,15 @@ def test_only_the_mean_over_the_batch_couples_images(kind):
     together = energy(z, unit, 1)
     alone = torch.cat([energy(z[[u]], torch.tensor([u]), 1) for u in range(5)])
     assert not torch.allclose(together, alone)
+
+
+@ALL
+@pytest.mark.parametrize("goal", [Query("raise", 2), Query("lower", 2), TopOut()], ids=repr)
+def test_an_energy_is_the_same_where_nobody_asks_for_its_gradient(goal, distance):
+    _, scene, _ = toy(distance)
+    energy, z, unit = goal.energy(scene, choose(goal, scene)), moved(scene), torch.tensor([3, 3, 0, 1, 4])
+    with_gradient = energy(z.clone().requires_grad_(), unit, 1)
+    without = energy(z, unit, 1)
+    assert with_gradient.requires_grad
+    assert not without.requires_grad
+    torch.testing.assert_close(without, with_gradient.detach(), atol=1e-12, rtol=1e-9)

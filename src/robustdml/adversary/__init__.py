@@ -1,6 +1,6 @@
 """Adversaries: a ball of admissible perturbations and a search inside it."""
 
-from robustdml.adversary.adversary import Adversary, Search, embed_tuples
+from robustdml.adversary.adversary import Adversary, Search, embed_tuples, forwards_of
 from robustdml.adversary.balls import BALLS, L2, Ball, Linf
 from robustdml.adversary.nes import Nes
 from robustdml.adversary.noise import Noise
@@ -23,4 +23,5 @@ __all__ = [
     "Universal",
     "eccv_schedule",
     "embed_tuples",
+    "forwards_of",
 ]

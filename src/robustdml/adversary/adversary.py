@@ -22,11 +22,6 @@ class Search(Protocol):
         """Gradients to the input that it takes per image: what its cost is compared with."""
         ...
 
-    @property
-    def forwards(self) -> int:
-        """Forward passes per image without a gradient."""
-        ...
-
     def __call__(
         self,
         energy: PixelEnergy,
@@ -40,6 +35,21 @@ class Search(Protocol):
     ) -> Float[Tensor, "b *k c h w"]:
         """Perturbed images inside the ball around `x`, one unit per row of the first dimension."""
         ...
+
+
+@runtime_checkable
+class Querying(Protocol):
+    """A search that asks for energies without their gradient, and says how often."""
+
+    @property
+    def forwards(self) -> int:
+        """Forward passes per image without a gradient."""
+        ...
+
+
+def forwards_of(search: Search) -> int:
+    """Forward passes per image without a gradient; none for searches that follow gradients alone."""
+    return search.forwards if isinstance(search, Querying) else 0
 
 
 def embed_tuples(embedder: Embedder, x: Float[Tensor, "b *k c h w"]) -> Float[Tensor, "b *k d"]:

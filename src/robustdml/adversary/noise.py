@@ -16,7 +16,6 @@ class Noise:
     """Uniform noise in the ball: the weakest baseline, and the corruption that restoration trains on."""
 
     gradients: ClassVar[int] = 0
-    forwards: ClassVar[int] = 0
 
     def __call__(
         self,

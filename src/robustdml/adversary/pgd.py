@@ -1,7 +1,6 @@
 """Projected gradient descent on the energy (Madry et al., arXiv:1706.06083)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -64,7 +63,6 @@ class Pgd:
     random_start: bool = False
     saturation: float | None = None
     universal: bool = False
-    forwards: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if self.steps < 1:

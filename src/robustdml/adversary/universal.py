@@ -1,7 +1,6 @@
 """One perturbation for all images of a block (ECCV 2020, arXiv:2002.11293)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -27,7 +26,6 @@ class Universal:
 
     steps: int = 100
     step_size: float = 2 / 255
-    forwards: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
