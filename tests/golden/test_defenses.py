@@ -110,7 +110,7 @@ class Seen:
     """A search that keeps what the wrapped one found."""
 
     def __init__(self, search):
-        self.search, self.gradients, self.forwards = search, search.gradients, search.forwards
+        self.search, self.gradients = search, search.gradients
 
     def __call__(self, energy, x, ball, *, achieved=None, coupled=False, draws, index):
         self.found = self.search(energy, x, ball, achieved=achieved, coupled=coupled, draws=draws, index=index)
