@@ -17,7 +17,7 @@ from robustdml.ranking import NotFiniteError
 from robustdml.report.run import ResultError
 from tests.cli.conftest import run
 
-VERBS = ["demo", "train", "evaluate", "attack", "benchmark", "report", "compare", "list", "data", "doctor"]
+VERBS = ["demo", "train", "evaluate", "attack", "benchmark", "diagnose", "report", "compare", "list", "data", "doctor"]
 
 
 def test_the_overview_names_every_verb_and_imports_nothing_heavy():

@@ -175,10 +175,11 @@ def test_damaged_and_foreign_checkpoints(trained, here, call):
     shutil.copytree(good, here / "recipe")
     (here / "recipe" / "recipe.json").write_text('{"type": "Recipe"}')
     assert call("evaluate", "recipe")[0] == 4
-    torch.save(weights, here / "x.ckpt")
-    code, _, err = call("evaluate", "x.ckpt")
-    assert code == 4
-    assert "not supported yet" in err
+    for name, status, said in (("x.pth", 4, "not supported yet"), ("x.ckpt", 2, "--recipe")):
+        torch.save(weights, here / name)
+        code, _, err = call("evaluate", name)
+        assert code == status, name
+        assert said in err, name
 
 
 def test_benchmark_in_a_process_of_its_own_gives_the_same_bytes_however_it_runs(trained, here, call, quick_profile):

@@ -93,8 +93,8 @@ def test_list_names_with_one_line_each(noun, call):
 def test_list_shows_papers(call):
     code, out, _ = call("list", "recipes", "--bibtex")
     assert code == 0
-    assert out.count("@") == 2
-    assert call("list", "papers")[1].count("@") == 2
+    assert out.count("@") == 3
+    assert call("list", "papers")[1].count("@") == 3
     assert "act-digits-small [robrank]" in call("list", "recipes")[1]
 
 
