@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from robustdml.adversary import Adversary, Linf, Pgd
+from robustdml.adversary import Adversary
 from robustdml.data.batches import Batches, ClassBatches, Spc2, TripletBatches
 from robustdml.models import (
     C2F2,
@@ -23,6 +23,7 @@ from robustdml.models import (
     Pretrained,
 )
 from robustdml.recipe import Adam, Sgd, Validation
+from robustdml.recipes.robrank import ADVERSARY_28, ADVERSARY_224
 
 Task = Literal["classification", "ranking", "hybrid"]
 Prefix = Literal["c", "p", "t"]
@@ -43,9 +44,9 @@ class Group:
     adversary: Adversary
 
 
-SMALL = Group(28, {"mnist": 10, "fashion": 10}, Adversary(Linf(77 / 255), Pgd(steps=32, step_size=3 / 255)))
-TINY = Group(32, {"cifar10": 10, "cifar100": 100}, Adversary(Linf(8 / 255), Pgd(steps=32, step_size=1 / 255)))
-LARGE = Group(224, {"cub": 200, "cars": 196, "sop": 22634}, Adversary(Linf(8 / 255), Pgd(steps=32, step_size=1 / 255)))
+SMALL = Group(28, {"mnist": 10, "fashion": 10}, ADVERSARY_28)
+TINY = Group(32, {"cifar10": 10, "cifar100": 100}, ADVERSARY_224)
+LARGE = Group(224, {"cub": 200, "cars": 196, "sop": 22634}, ADVERSARY_224)
 GROUPS = (SMALL, TINY, LARGE)
 _BACKBONES = {
     "res18": "resnet18",

@@ -17,9 +17,8 @@ from robustdml.losses import Triplet
 from robustdml.mining import Random
 from robustdml.models import Backbone, Pretrained, SmallResNet
 from robustdml.recipe import Adam, Recipe, Validation
+from robustdml.recipes.robrank import ADVERSARY_224
 
-ADVERSARY_224 = Adversary(Linf(8 / 255), Pgd(steps=32, step_size=1 / 255))
-"""The published inner problem for 224x224 images."""
 ADVERSARY_32 = Adversary(Linf(8 / 255), Pgd(steps=8, step_size=2 / 255))
 """Our choice for 32x32: the radius of 224x224 in a quarter of the steps, half the reach."""
 UNMEASURED = "not measured yet"
