@@ -89,15 +89,18 @@ def test_bn_inception_branches_meet_for_multiples_of_32_only():
         Backbone("bninception", 5).build((3, 28, 28))
 
 
-def test_small_resnet_keeps_the_resolution_of_small_images():
-    embedder = SmallResNet(16).build((3, 32, 32))
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_stem_of_small_resnet_keeps_or_halves_the_resolution(stride):
+    embedder = SmallResNet(16, stride).build((3, 32, 32))
     maps = []
     embedder.inner.layers[2].register_forward_hook(lambda m, i, o: maps.append(o.shape))
     assert embedder(images((3, 32, 32))).shape == (2, 16)
-    assert maps == [(2, 64, 32, 32)]
+    assert maps == [(2, 64, 32 // stride, 32 // stride)]
     assert sum(p.numel() for p in embedder.parameters()) == 11_168_832 + 16 * 513
     with pytest.raises(ValueError, match="at least 8x8, got 3 channels of 4x4"):
         SmallResNet().build((3, 4, 4))
+    with pytest.raises(ValueError, match="stride 1 or 2, got 4"):
+        SmallResNet(stride=4)
 
 
 # ---- batch statistics
