@@ -1,7 +1,9 @@
-"""Shape checks at run time, repeatable property tests, and the option that points golden tests at another directory."""
+"""Shape checks at run time, repeatable tests, and the option that points golden tests at another directory."""
 
 from pathlib import Path
 
+import pytest
+import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -14,3 +16,9 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser):
     parser.addoption("--golden-dir", type=Path, default=GOLDEN, help="directory of golden *.npz files to test against")
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers():
+    """Weights and dropout, which draw from the global generator, do not depend on which tests ran before."""
+    torch.manual_seed(0)

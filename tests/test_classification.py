@@ -18,7 +18,7 @@ from robustdml.distance import Dot, Spherical
 from robustdml.evaluate import evaluate
 from robustdml.losses import CrossEntropy, Hybrid, Triplet
 from robustdml.models import C2F2Hybrid
-from robustdml.profile import Measurement, Profile
+from robustdml.profile import PROFILES, Measurement, Profile
 from robustdml.recipe import override
 from robustdml.recipes import recipe
 from robustdml.runs import build, checkpoint
@@ -155,3 +155,42 @@ def test_a_target_with_a_hybrid_recipe_ranks_its_gallery(runs):
 def test_a_built_hybrid_is_reproducible():
     a, b = (build(recipe("fashion:hc2f2:ptripletN"), (1, 28, 28)).state_dict() for _ in range(2))
     assert all(torch.equal(a[n], b[n]) for n in a)
+
+
+def test_the_class_profile_attacks_the_class_scores_of_classifiers_and_hybrids(runs, data, tmp_path):
+    """After the attack no more are right than literal predictions on the attacked images say."""
+    profile = PROFILES["class28"]
+    small = replace(profile, measurements=tuple(
+        replace(m, adversary=Adversary(Linf(0.1), replace(m.adversary.search, step_size=0.1))) for m in profile.measurements
+    ))  # fmt: skip
+    for name in ("classify-digits-small", "hybrid"):
+        metric = metric_of(runs[name], data)
+        card = benchmark(metric, data, small, tmp_path / name, queries=64)
+        assert (card["ranks"], card["gallery"]) == ("classes", 10)
+        clean = card["clean"]["accuracy"]
+        after = {m: a["after"]["recall@1"] for m, a in card["attacks"].items()}
+        assert set(after) == {"misclassify", "misclassify-fgsm", "misclassify-next"}
+        assert after["misclassify"] <= after["misclassify-fgsm"] < clean
+        literal = literal_accuracy(metric.embed(data.batch(data.split.query))[:, -10:], data.labels[data.split.query])
+        assert clean == pytest.approx(literal, abs=0.1)  # of 64 of 360
+    single = profile.measurements[1].adversary
+    assert (single.search.steps, single.search.step_size) == (1, single.ball.eps)
+
+
+def test_a_metric_without_classes_has_no_class_scores_to_attack(data, tmp_path):
+    with pytest.raises(ValueError, match="one prototype per class"):
+        benchmark(DeepMetric(linear(shape=data.shape).float(), Spherical()), data, PROFILES["class28"], tmp_path, queries=8)
+    with pytest.raises(ValueError, match="class28"):
+        PROFILES["class224"].check_images(data.shape)
+
+
+def test_the_command_line_attacks_the_classes_of_a_hybrid(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = str(runs["hybrid"])
+    words = ["--steps", "2", "--queries", "32", "--json", "--quiet", "--out", "out"]
+    assert main(["attack", run, "--attack", "misclassify", *words]) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert card["ranks"] == "classes"
+    assert card["attacks"]["misclassify"]["after"]["recall@1"] <= card["clean"]["accuracy"]
+    assert main(["attack", run, "--attack", "ES", *words]) == 0
+    assert json.loads(capsys.readouterr().out)["ranks"] == "gallery"

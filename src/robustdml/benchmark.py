@@ -104,7 +104,7 @@ def surrogates_of(profile: Profile, metric: DeepMetric, data: ImageSet) -> dict[
         if m.surrogate is not None:
             if m.surrogate not in found:
                 saved = checkpoint(Path(m.surrogate.path))
-                found[m.surrogate] = saved.metric(data.shape, device_of(metric))
+                found[m.surrogate] = profile.metric(saved.metric(data.shape, device_of(metric)))
             if m.energy_gallery == "target":
                 check_one_space(m.surrogate, found[m.surrogate].embedder.dim, metric.embedder.dim)
     return found
@@ -241,6 +241,7 @@ def benchmark(
         Interrupted: after SIGINT or SIGTERM, with all finished pieces saved.
     """
     profile.check_images(data.shape)
+    metric = profile.metric(metric)
     state = PartialState(cpu=device_of(metric).type == "cpu")
     began = time.perf_counter()
     made_with = provenance(seed, device_of(metric))

@@ -1,13 +1,13 @@
 """A deep metric: an embedder and a distance."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from robustdml.distance import Distance
+from robustdml.distance import Distance, Dot
 from robustdml.losses import ClassLoss, Loss, prototypes
 from robustdml.models.embedder import Embedder, frozen, in_float32
 
@@ -29,6 +29,14 @@ class DeepMetric:
     def __post_init__(self) -> None:
         if self.ranks == "classes" and self.prototypes is None:
             raise ValueError("DeepMetric ranks classes by prototypes, got none. Give one embedding per class.")
+
+    def classifier(self) -> "DeepMetric":
+        """The same network ranking its classes, by their scores.
+
+        Raises:
+            ValueError: if it has no classes.
+        """
+        return replace(self, distance=Dot(), ranks="classes")
 
     def embed(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """Embeddings in evaluation mode, without gradient, in float32 even where the embedder runs in bfloat16.

@@ -7,9 +7,10 @@ from typing import Literal
 
 from robustdml.adversary import Adversary, Linf, Nes, Pgd
 from robustdml.attacks.attack import Attack
-from robustdml.attacks.goals import GOALS, WEIGHTS, Candidate, FixedWeight, Goal, Mismatch, PreservingQuery
+from robustdml.attacks.goals import GOALS, WEIGHTS, Candidate, FixedWeight, Goal, Misclassify, Mismatch, PreservingQuery
 from robustdml.attacks.goals.preserving import kappa_of
 from robustdml.attacks.named import DIRECTIONS, nine_goals, with_kappa
+from robustdml.deep_metric import DeepMetric
 from robustdml.plugins import installed
 from robustdml.recipe import component_types
 from robustdml.score import COMPONENTS
@@ -79,6 +80,15 @@ class Profile:
         """Whether all ten components of ERS are measured."""
         return {c.attack for c in COMPONENTS.values()} <= {m.name for m in self.measurements}
 
+    @property
+    def of_classes(self) -> bool:
+        """Whether all its attacks are on class scores."""
+        return all(isinstance(m.goal, Misclassify) for m in self.measurements)
+
+    def metric(self, trained: DeepMetric) -> DeepMetric:
+        """What it attacks of a trained metric: of a hybrid the class scores, if all its attacks are on those."""
+        return trained.classifier() if self.of_classes and trained.prototypes is not None else trained
+
     def check_images(self, shape: tuple[int, int, int]) -> None:
         """Raise if the budget is meant for images of another size.
 
@@ -90,7 +100,8 @@ class Profile:
         if self.smallest_side <= side and (self.largest_side is None or side <= self.largest_side):
             return
         wanted = f"up to {self.largest_side}" if self.largest_side is not None else f"of at least {self.smallest_side}"
-        other = f"rob{28 if side <= 28 and channels == 1 else 32 if side < _LARGE else 224}"
+        size = 28 if side <= 28 and channels == 1 else 32 if side < _LARGE else 224
+        other = f"{'class' if self.of_classes else 'rob'}{size}"
         raise ValueError(
             f"profile {self.name} is meant for images {wanted} pixels wide, these are {channels}x{height}x{width}: its "
             f"budget would mean something else for them. Use {other}, or a profile file of your own."
@@ -115,6 +126,17 @@ def _rob(
         goals["GTM-corrected"] = Mismatch()  # for the worst case; not part of ERS
     measurements = tuple(Measurement(n, goal, adversary) for n, goal in goals.items())
     return Profile(name, measurements, 112 if largest is None else 128, published, note, smallest, largest)
+
+
+def _class(name: str, adversary: Adversary, note: str, smallest: int, largest: int | None) -> Profile:
+    single = replace(adversary, search=Pgd(steps=1, step_size=adversary.ball.eps))
+    measurements = (
+        Measurement("misclassify", Misclassify(), adversary),
+        Measurement("misclassify-fgsm", Misclassify(), single),
+        Measurement("misclassify-next", Misclassify("next"), adversary),
+    )
+    full = f"{note}: away from the own class in many steps and in one, and towards the next"
+    return Profile(name, measurements, 112 if largest is None else 128, False, full, smallest, largest)
 
 
 def _candidate_attacks(counts: Iterable[int], budgets: Iterable[Adversary]) -> list[Measurement]:
@@ -193,6 +215,9 @@ PROFILES: dict[str, Profile] = {
         _rob("rob224", _224, True, f"224x224 images: {_AS_PUBLISHED}", None, _LARGE),
         _rob("rob224-strict", _224, False, f"224x224 images: {_STRICT}", None, _LARGE),
         *_published_profiles(),
+        _class("class28", _28, "classifiers and hybrids of 28x28 grey images", 1, 28),
+        _class("class32", _224, "classifiers and hybrids of 32x32 colour images", 1, _LARGE - 1),
+        _class("class224", _224, "classifiers and hybrids of 224x224 images", _LARGE, None),
     )
 }
 

@@ -11,6 +11,7 @@ from accelerate import PartialState
 
 from robustdml.clean import write_evaluation
 from robustdml.data import DataError, Dataset, ImageSet, dataset
+from robustdml.data.cache import cached
 from robustdml.deep_metric import DeepMetric, trained_metric
 from robustdml.distance import DISTANCES, Distance
 from robustdml.foreign import robrank_weights, spelled
@@ -56,13 +57,18 @@ class Plan:
     weights: Path | None = None
     precision: str = "fp32"
 
-    def load(self, *, data_root: Path | None = None, device: torch.device | None = None) -> Target:
-        """Data and weights.
+    def load(
+        self, *, data_root: Path | None = None, device: torch.device | None = None, cache: bool = False
+    ) -> Target:
+        """Data and weights; with `cache` the images are decoded once and kept on disk.
 
         Raises:
             DataError: if data or weights are missing, damaged or not what they claim to be.
         """
         data = self.data.load(data_root)
+        if cache:
+            with PartialState().main_process_first():
+                data = cached(data, data_root)
         embedder = self.embedder(data.shape).to(device or torch.device("cpu"))
         running = in_precision(embedder, self.precision)
         metric = trained_metric(running, self.recipe.loss) if self.recipe else DeepMetric(running, self.distance)
@@ -163,11 +169,16 @@ def about(recipe: Recipe) -> Json:
 
 
 def evaluate_run(
-    run: Path, *, data_root: Path | None = None, device: torch.device | None = None, write: bool = True
+    run: Path,
+    *,
+    data_root: Path | None = None,
+    device: torch.device | None = None,
+    cache: bool = False,
+    write: bool = True,
 ) -> Json:
     """Clean scores of a finished run on its test split, written to its evaluation.json."""
     planned = plan(str(run))
-    target = planned.load(data_root=data_root, device=device)
+    target = planned.load(data_root=data_root, device=device, cache=cache)
     seed = planned.recipe.seed if planned.recipe else 0
     return write_evaluation(target.metric, target.data, run, seed=seed, about=target.about, write=write)
 

@@ -433,6 +433,17 @@ def test_unusual_images_are_read(here, call, kind):
     assert "the gallery has only 12 images" in out
 
 
+def test_decoded_images_are_kept_if_asked_for(here, call):
+    folder_of_images(here / "photos")
+    scores = []
+    for words in ((), ("--cache",)):
+        code, out, err = call("evaluate", "pixels", "--data", "folder:photos", "--data-root", "root", "--json", *words)
+        assert code == 0, err
+        scores.append(json.loads(out)["clean"])
+        assert len([*(here / "root").glob("decoded/*.npy")]) == len(words)
+    assert scores[0] == scores[1]
+
+
 def test_folders_that_are_no_data_set(here, call):
     folder_of_images(here / "one", classes=1)
     code, _, err = call("evaluate", "pixels", "--data", "folder:one")

@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
         defenses_named(options.defenses, adversary), miner_named(options.miner), options.triplets, options.pairs,
         options.normalisation,
     )  # fmt: skip
-    target = planned.load(data_root=options.data_root, device=device_named(options.device))
+    target = planned.load(data_root=options.data_root, device=device_named(options.device), cache=options.cache)
     out = options.out or target.out
     with terminal.Progress(options.quiet) as progress:
         value = write_diagnosis(

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     from robustdml.targets import device_named, plan
 
     planned = plan(options.target, data=options.data, distance=options.distance, recipe=options.recipe)
-    target = planned.load(data_root=options.data_root, device=device_named(options.device))
+    target = planned.load(data_root=options.data_root, device=device_named(options.device), cache=options.cache)
     out = options.out or target.out
     value = write_evaluation(
         target.metric, target.data, out, seed=options.seed, about=target.about, write=terminal.is_speaker()

@@ -48,15 +48,16 @@ def measure(
     strict: bool = False,
 ) -> int:  # fmt: skip
     """Attack, print, and return the exit code."""
-    target = planned.load(data_root=options.data_root, device=device_named(options.device))
+    target = planned.load(data_root=options.data_root, device=device_named(options.device), cache=options.cache)
+    metric = profile.metric(target.metric)
     out = options.out or target.out
     try:
         with terminal.Progress(options.quiet) as progress:
-            card = benchmark(target.metric, target.data, profile, out, seed=options.seed, queries=queries,
+            card = benchmark(metric, target.data, profile, out, seed=options.seed, queries=queries,
                              about=target.about, progress=progress)  # fmt: skip
             if (curve or examples) and terminal.is_speaker():
-                others = surrogates_of(profile, target.metric, target.data)
-                ready = stage(target.metric, target.data, seed=options.seed, queries=queries, surrogates=others)
+                others = surrogates_of(profile, metric, target.data)
+                ready = stage(metric, target.data, seed=options.seed, queries=queries, surrogates=others)
                 if curve:
                     write_curve(ready, profile, out, name=card["name"], progress=progress)
                 if examples:

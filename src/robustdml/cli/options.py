@@ -94,6 +94,8 @@ class Measured(Running):
     """folder of the result files; by default the run folder, else runs/NAME"""
     seed: int = 0
     """draws queries and targets"""
+    cache: bool = False
+    """decode every image once and keep them on disk"""
 
 
 def fields(words: list[str]) -> list[tuple[str, str]]:

@@ -63,7 +63,9 @@ def carry_out(
         raise Interrupted(resume) from stop
     value: Json = {"recipe": recipe.name, "run": str(run)}
     if test:
-        value["evaluation"] = evaluate_run(run, data_root=options.data_root, device=device, write=terminal.is_speaker())
+        value["evaluation"] = evaluate_run(
+            run, data_root=options.data_root, device=device, cache=loading.cache, write=terminal.is_speaker()
+        )
     terminal.document(value) if options.json else terminal.lines(show.training(value))
     return 0
 
