@@ -165,7 +165,7 @@ def test_models_build_differentiable_embedders(it):
     (gradient,) = torch.autograd.grad(z.sum(), images)
     assert float(gradient.abs().sum()) > 0
     alone = embedder(images[1:])  # sums of thousands of float32 terms, in another order
-    torch.testing.assert_close(alone, z[1:], atol=1e-5 * float(z.abs().max()), rtol=1e-5)
+    torch.testing.assert_close(alone, z[1:], atol=1e-5 * float(z.detach().abs().max()), rtol=1e-5)
     grouped = [id(p) for group in embedder.parameter_groups().values() for p in group]
     assert sorted(grouped) == sorted(id(p) for p in embedder.parameters())
     if embedder.lipschitz is not None:

@@ -5,6 +5,7 @@ import collections
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from robustdml.data import DataError
 from robustdml.foreign import robrank_weights, spelled
+from robustdml.models import Backbone, BackboneHybrid
 from robustdml.models.backbones import source_of
 from robustdml.recipes import recipe
 from robustdml.runs import build, load_weights
@@ -75,10 +77,6 @@ def test_every_small_network_is_read_by_their_names(tmp_path, text, prefix):
 
 @pytest.mark.parametrize("name", ["resnet18", "mnasnet0_5"])
 def test_large_networks_keep_their_names_and_bring_their_head(tmp_path, name):
-    from dataclasses import replace
-
-    from robustdml.models import Backbone
-
     some = replace(recipe("plain-digits-small"), model=Backbone(name, 8))
     embedder = build(some, (3, 64, 64))
     tensors = source_of(name).network(8, 64).state_dict()
@@ -86,6 +84,41 @@ def test_large_networks_keep_their_names_and_bring_their_head(tmp_path, name):
     found = robrank_weights(lightning(tmp_path / "last.ckpt", weights), some, embedder)
     load_weights(embedder, found, tmp_path, some)
     assert all(torch.equal(embedder.inner.state_dict()[n], t) for n, t in tensors.items())
+
+
+def test_an_efficientnet_of_the_library_of_then_is_renamed(tmp_path):
+    """Both libraries list layers in the order of execution."""
+    some = replace(recipe("plain-digits-small"), model=Backbone("efficientnet_b0", 8))
+    embedder = build(some, (3, 64, 64))
+    own = embedder.inner.state_dict()
+    norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    names = ["_conv_stem.weight", *(f"_bn0.{k}" for k in norm)]
+    for block in range(16):
+        layers = ["_depthwise_conv", "_bn1", "_se_reduce", "_se_expand", "_project_conv", "_bn2"]
+        for layer in ["_expand_conv", "_bn0", *layers] if block else layers:
+            kinds = norm if "_bn" in layer else ("weight", "bias") if "_se" in layer else ("weight",)
+            names += [f"_blocks.{block}.{layer}.{k}" for k in kinds]
+    names += ["_conv_head.weight", *(f"_bn1.{k}" for k in norm), "_fc.weight", "_fc.bias"]
+    weights = {f"backbone.{n}": t for n, t in zip(names, own.values(), strict=True)}
+    found = robrank_weights(lightning(tmp_path / "last.ckpt", weights), some, embedder)
+    assert all(torch.equal(found[f"inner.{n}"], t) for n, t in own.items())
+    assert len(found) == len(own)
+    del weights["backbone._blocks.3._bn0.weight"]
+    weights["backbone._blocks.16._bn0.weight"] = torch.ones(1)
+    found = robrank_weights(lightning(tmp_path / "last.ckpt", weights), some, embedder)
+    with pytest.raises(DataError, match=r"not those of Backbone"):
+        load_weights(embedder, found, tmp_path, some)
+
+
+def test_a_hybrid_on_a_backbone_has_the_parts_of_the_small_one(tmp_path):
+    some = replace(recipe("plain-digits-small"), model=BackboneHybrid("resnet18", 8, 5))
+    embedder = build(some, (3, 64, 64))
+    own = embedder.state_dict()
+    parts = {"trunk.inner.": "repnet.", "embedding_head.": "embnet.", "class_head.": "clsnet."}
+    weights = {f"backbone.{named(n, parts)}": t for n, t in own.items() if any(n.startswith(p) for p in parts)}
+    found = robrank_weights(lightning(tmp_path / "last.ckpt", weights), some, embedder)
+    load_weights(embedder, found, tmp_path, some)
+    assert {n for n in own if n not in found} <= {"trunk.normalise.mean", "trunk.normalise.std"}
 
 
 def test_what_a_folder_spells_is_a_hint_that_must_be_confirmed(tmp_path):

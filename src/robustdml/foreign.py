@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from robustdml.data.errors import DataError
 from robustdml.models import (
     Backbone,
+    BackboneHybrid,
     C2F2Classifier,
     C2F2Hybrid,
     LeNetClassifier,
@@ -67,7 +68,9 @@ def robrank_weights(path: Path, recipe: Recipe, embedder: Embedder) -> dict[str,
         )
     if isinstance(recipe.model, Backbone):
         assert isinstance(embedder, Normalised)
-        return {f"inner.{n}": t for n, t in _of_backbone(path, recipe.model.name, inside, embedder.inner).items()}
+        return {f"inner.{n}": t for n, t in _of_backbone(recipe.model.name, inside, embedder.inner).items()}
+    if isinstance(recipe.model, BackboneHybrid):
+        return {_of_hybrid(n): t for n, t in inside.items()}
     table = _RENAMED.get(type(recipe.model))
     if table is None:
         return {f"layers.{name}": t for name, t in inside.items()}
@@ -84,13 +87,43 @@ def _by_layer(table: Mapping[str, str], name: str) -> str:
     return table.get(layer, layer) + dot + kind
 
 
-def _of_backbone(path: Path, name: str, tensors: dict[str, Tensor], network: nn.Module) -> Mapping[str, Tensor]:
+def _of_hybrid(name: str) -> str:
+    """The parts are called as in the small hybrid; the trunk is a ResNet without head."""
+    part, dot, rest = name.partition(".")
+    return {"repnet": "trunk.inner", "embnet": "embedding_head", "clsnet": "class_head"}.get(part, part) + dot + rest
+
+
+def _of_backbone(name: str, tensors: dict[str, Tensor], network: nn.Module) -> Mapping[str, Tensor]:
     """Heads were put in by hand there and belong to the network here; Swin has changed its names since."""
     if name.startswith("efficientnet"):
-        raise DataError(
-            f"{path}: RobRank's EfficientNet is another library's, whose names are not translated. Give its weights as "
-            "safetensors under the names of timm, with --recipe."
-        )
+        return _efficientnet(tensors, network)
     if name.startswith("mnasnet"):
         return {n.replace("classifier.", "classifier.1."): t for n, t in tensors.items()}
     return source_of(name).adapted(tensors, network)
+
+
+_EXPANDING = {
+    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+    "_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand", "_project_conv": "conv_pwl", "_bn2": "bn3",
+}  # fmt: skip
+_SEPARABLE = _EXPANDING | {"_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+"""A block of the first stage, which widens nothing."""
+_AROUND = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+
+
+def _efficientnet(tensors: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """RobRank's EfficientNet is that of `efficientnet_pytorch`: its blocks are counted through, timm's within stages."""
+    stages = {n.rsplit(".", 1)[0] for n, _ in network.named_modules() if re.fullmatch(r"blocks\.\d+\.\d+\.\w+", n)}
+    blocks = sorted(stages, key=lambda n: [int(k) for k in n.split(".")[1:]])
+
+    def translated(name: str) -> str:
+        layer, dot, kind = name.rpartition(".")
+        inner = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", layer)
+        if inner is None:
+            return _AROUND.get(layer, layer) + dot + kind
+        number = int(inner[1])
+        block = blocks[number] if number < len(blocks) else f"blocks.{number}"
+        table = _SEPARABLE if block.startswith("blocks.0.") else _EXPANDING
+        return f"{block}.{table.get(inner[2], inner[2])}{dot}{kind}"
+
+    return {translated(n): t for n, t in tensors.items()}
