@@ -6,7 +6,7 @@ import platform
 import shutil
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from robustdml.deep_metric import DeepMetric, trained_metric
 from robustdml.draws import own_generators
 from robustdml.files import OutputError, write_json, write_text, write_with
 from robustdml.models.embedder import Bfloat16, Embedder, fill
-from robustdml.recipe import Recipe, recipe_from_json, recipe_to_json
+from robustdml.recipe import NOUNS, Recipe, recipe_from_json, recipe_to_json
 from robustdml.serial import Json
 
 WEIGHTS = "model.safetensors"
@@ -74,11 +74,19 @@ def described(recipe: Recipe) -> Json:
     return {
         "name": recipe.name,
         "dataset": recipe.data.name,
-        "model": type(recipe.model).__name__,
-        "loss": type(recipe.loss).__name__,
-        "defense": type(recipe.defense).__name__,
+        "model": called(recipe.model),
+        "loss": called(recipe.loss),
+        "defense": called(recipe.defense),
         "note": recipe.note,
     }
+
+
+def called(component: Any) -> str:
+    """A component in a word: the name it carries, else its class; with the losses and defenses it is made of."""
+    kinds = tuple(cls for noun in ("losses", "defenses", "penalties") for cls in NOUNS[noun].values())
+    inner = [v for f in fields(component) if isinstance(v := getattr(component, f.name), kinds)]
+    name = str(getattr(component, "name", type(component).__name__))
+    return f"{name}({', '.join(map(called, inner))})" if inner else name
 
 
 def build(recipe: Recipe, shape: tuple[int, int, int]) -> Embedder:

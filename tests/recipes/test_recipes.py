@@ -10,6 +10,7 @@ from robustdml.recipe import recipe_from_json, recipe_to_json
 from robustdml.recipes import adjusted, check_resumed, recipe, recipes
 from robustdml.recipes.papers import BIBTEX, TITLES, bibtex
 from robustdml.recipes.robrank import in_fewer_steps
+from robustdml.runs import described
 
 
 def test_every_recipe_is_called_what_it_calls_itself_and_survives_json():
@@ -19,6 +20,17 @@ def test_every_recipe_is_called_what_it_calls_itself_and_survives_json():
         assert make.__doc__
         assert made.paper in {"", *BIBTEX}
         assert recipe_from_json(json.loads(json.dumps(recipe_to_json(made)))) == made
+
+
+@pytest.mark.parametrize(("text", "model", "loss", "defense"), [
+    ("act-fashion-c2f2", "C2F2", "Triplet", "AntiCollapse"),
+    ("cub:rres18px:ptripletN", "resnet18", "Triplet", "Mixture(AntiCollapse, Plain)"),
+    ("fashion:rc2f2:pncaN", "C2F2", "NCALoss", "Plain"),
+    ("fashion:hc2f2:ptripletN", "C2F2Hybrid", "Hybrid(Triplet)", "Plain"),
+])  # fmt: skip
+def test_tables_say_what_a_model_is_made_of(text, model, loss, defense):
+    said = described(recipe(text))
+    assert (said["model"], said["loss"], said["defense"]) == (model, loss, defense)
 
 
 def test_a_recipe_from_a_name_a_string_a_file_and_a_folder(tmp_path):
