@@ -160,9 +160,9 @@ def test_a_built_hybrid_is_reproducible():
 def test_the_class_profile_attacks_the_class_scores_of_classifiers_and_hybrids(runs, data, tmp_path):
     """After the attack no more are right than literal predictions on the attacked images say."""
     profile = PROFILES["class28"]
-    small = replace(profile, measurements=tuple(
-        replace(m, adversary=Adversary(Linf(0.1), replace(m.adversary.search, step_size=0.1))) for m in profile.measurements
-    ))  # fmt: skip
+    tenth = [Adversary(Linf(0.1), replace(m.adversary.search, step_size=0.1)) for m in profile.measurements]
+    attacks = tuple(replace(m, adversary=a) for m, a in zip(profile.measurements, tenth, strict=True))
+    small = replace(profile, measurements=attacks)
     for name in ("classify-digits-small", "hybrid"):
         metric = metric_of(runs[name], data)
         card = benchmark(metric, data, small, tmp_path / name, queries=64)
@@ -178,8 +178,9 @@ def test_the_class_profile_attacks_the_class_scores_of_classifiers_and_hybrids(r
 
 
 def test_a_metric_without_classes_has_no_class_scores_to_attack(data, tmp_path):
+    metric = DeepMetric(linear(shape=data.shape).float(), Spherical())
     with pytest.raises(ValueError, match="one prototype per class"):
-        benchmark(DeepMetric(linear(shape=data.shape).float(), Spherical()), data, PROFILES["class28"], tmp_path, queries=8)
+        benchmark(metric, data, PROFILES["class28"], tmp_path, queries=8)
     with pytest.raises(ValueError, match="class28"):
         PROFILES["class224"].check_images(data.shape)
 

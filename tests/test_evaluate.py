@@ -9,7 +9,7 @@ from torch import nn
 
 from robustdml.data.images import ImageSet, Split
 from robustdml.deep_metric import DeepMetric
-from robustdml.distance import Dot, Euclidean, Spherical
+from robustdml.distance import Dot, Euclidean, Leading, Spherical
 from robustdml.evaluate import (
     collapse_statistics,
     device_of,
@@ -185,6 +185,13 @@ def test_the_mean_distance_is_that_of_different_items(distance):
     d = [float(distance.matrix(z[[i]], z[[j]])) for i in range(20) for j in range(20) if i != j]
     found = collapse_statistics(DeepMetric(linear(), distance), z)["mean_distance"]
     assert found == pytest.approx(sum(d) / len(d), rel=1e-4)
+
+
+def test_class_scores_beside_an_embedding_do_not_hide_its_collapse():
+    z = torch.randn(20, 4, generator=generator())
+    packed = torch.cat([z, 100 * torch.randn(20, 3, generator=generator(1))], dim=1)
+    found = collapse_statistics(DeepMetric(linear(), Leading(4, Euclidean())), packed)
+    assert found == pytest.approx(collapse_statistics(DeepMetric(linear(), Euclidean()), z))
 
 
 def test_a_network_that_yields_nan_is_refused():

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustdml.distance import DISTANCES, Euclidean, Spherical
+from robustdml.distance import DISTANCES, Euclidean, Leading, Spherical
 from robustdml.metrics import average_precision, cluster, nmi, ranking_matches, retrieval_scores
 from tests.toys import generator
 
@@ -191,6 +191,12 @@ def test_clusters_of_separate_classes_are_the_classes():
     found = cluster(z, 3, Euclidean())
     assert nmi(labels, found) == pytest.approx(1)
     assert torch.equal(found, cluster(z, 3, Euclidean()))
+
+
+def test_class_scores_beside_an_embedding_change_no_cluster():
+    z = torch.randn(60, 4, generator=generator())
+    packed = torch.cat([z, 100 * torch.randn(60, 3, generator=generator(1))], dim=1)
+    assert torch.equal(cluster(z, 5, Spherical()), cluster(packed, 5, Leading(4, Spherical())))
 
 
 def test_clusters_on_the_sphere_do_not_depend_on_lengths():

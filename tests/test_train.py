@@ -384,6 +384,7 @@ def test_the_boundary_of_a_margin_loss_has_its_own_optimiser():
     assert float(trainer.loss.beta.detach()) == pytest.approx(0.6 - 0.5 * float(trainer.loss.beta.grad))
     assert float(trainer.loss.beta.grad) != 0
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.embedder.state_dict().values(), strict=True))
+    assert trainer.rates() == {"lr": 0.0, "lr/beta": 0.5}  # what the log says
 
 
 def test_groups_that_alternate_step_in_turn_on_the_same_batch():

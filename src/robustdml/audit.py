@@ -54,7 +54,7 @@ def weights_digest(embedder: Embedder) -> str:
 
 
 def weights_kept(before: str, after: str) -> Check:
-    """R4: an evaluation must not change the model."""
+    """An evaluation must not change the model."""
     ok = before == after
     message = (
         "weights and buffers are the same after the benchmark"
@@ -66,7 +66,7 @@ def weights_kept(before: str, after: str) -> Check:
 
 
 def evaluation_mode(embedder: Embedder) -> Check:
-    """R4: every part of the model obeys eval()."""
+    """Every part of the model obeys eval()."""
     with frozen(embedder):
         stuck = [name or "the model" for name, m in embedder.named_modules() if m.training]
     message = (
@@ -79,8 +79,8 @@ def evaluation_mode(embedder: Embedder) -> Check:
 
 
 def deterministic(metric: DeepMetric, images: Float[Tensor, "b c h w"]) -> Check:
-    """C22: five passes over the same images, unit embeddings within 1e-4 of each other."""
-    passes = torch.stack([torch.nn.functional.normalize(metric.embed(images), dim=1) for _ in range(5)])
+    """Five passes over the same images, unit embeddings within 1e-4 of each other."""
+    passes = torch.stack([_unit(metric, metric.embed(images)) for _ in range(5)])
     apart = float((passes - passes[0]).norm(dim=2).max())
     ok = apart <= 1e-4
     message = f"five passes over the same images differ by {apart:.2g} (unit embeddings)" + (
@@ -92,11 +92,15 @@ def deterministic(metric: DeepMetric, images: Float[Tensor, "b c h w"]) -> Check
     return Check("nondeterministic", ok, apart, message)
 
 
+def _unit(metric: DeepMetric, z: Float[Tensor, "b d"]) -> Float[Tensor, "b w"]:
+    return torch.nn.functional.normalize(metric.distance.place(z), dim=1)
+
+
 def alone_or_together(metric: DeepMetric, images: Float[Tensor, "b c h w"], clean: Float[Tensor, "b d"]) -> Check:
     """An embedding must not depend on the other images of the batch."""
     half = len(images) // 2
     parts = [metric.embed(part) for part in (images[:half], images[half:]) if len(part)]
-    unit = [torch.nn.functional.normalize(z, dim=1) for z in (torch.cat(parts), clean)]
+    unit = [_unit(metric, z) for z in (torch.cat(parts), clean)]
     apart = float((unit[0] - unit[1]).norm(dim=1).max())
     ok = apart <= 1e-3
     message = f"embeddings computed in other batches differ by {apart:.2g} (unit embeddings)" + (
@@ -106,7 +110,7 @@ def alone_or_together(metric: DeepMetric, images: Float[Tensor, "b c h w"], clea
 
 
 def collapse(statistics: dict[str, float], recall: float, chance: float) -> Check:
-    """C24: a collapsed embedding looks robust since nothing can be moved."""
+    """A collapsed embedding looks robust since nothing can be moved."""
     distance, rank = statistics["mean_distance"], statistics["effective_rank"]
     ok = not (statistics["spread"] < 0.01 or rank < 1.5 or recall < 2 * chance)
     message = (
@@ -122,7 +126,7 @@ def collapse(statistics: dict[str, float], recall: float, chance: float) -> Chec
 
 
 def saturation(metric: DeepMetric, z: Float[Tensor, "n d"]) -> Check:
-    """C24: share of pairwise distances within 1 % of the smallest possible, or of the largest one found."""
+    """Share of pairwise distances within 1 % of the smallest possible, or of the largest one found."""
     some = z[torch.linspace(0, len(z) - 1, min(500, len(z)), device=z.device).long()]
     d = metric.distance.matrix(some, some)
     d = d[~torch.eye(len(d), dtype=torch.bool, device=d.device)]
@@ -146,7 +150,7 @@ def first_gradients(
     index: Int[Tensor, "b"],
     surrogate: Surrogate | None = None,
 ) -> Check:
-    """B8: share of images whose first gradient is zero, NaN or infinite."""
+    """Share of images whose first gradient is zero, NaN or infinite."""
     embedder, stand_in = attack.works_on(metric, scene, surrogate)
     energy = attack.goal.energy(stand_in, attack.goal.choose(scene, draws=draws, index=index))
     with frozen(embedder), torch.enable_grad():
@@ -166,7 +170,7 @@ def first_gradients(
 
 
 def budget_kept(name: str, ball: Ball, images: Tensor, found: Tensor) -> Check:
-    """A6: perturbations stay in the ball and pixels in [0, 1], also after storing as 8 bit."""
+    """Perturbations stay in the ball and pixels in [0, 1], also after storing as 8 bit."""
     size = float(ball.norm((found - images).double()).max())
     low, high = float(found.min()), float(found.max())
     ok = size <= ball.eps * (1 + 1e-6) + 1e-7 and low >= 0 and high <= 1
@@ -177,7 +181,7 @@ def budget_kept(name: str, ball: Ball, images: Tensor, found: Tensor) -> Check:
 
 
 def finite_embeddings(name: str, outcome: Outcome) -> Check:
-    """B8: the model must give every adversarial image an embedding."""
+    """The model must give every adversarial image an embedding."""
     lost = float((~torch.isfinite(outcome.after["shift"])).float().mean())
     ok = lost == 0
     message = f"{name}: {100 * lost:.1f} % of adversarial images have a NaN or infinite embedding" + (
@@ -192,7 +196,7 @@ def finite_embeddings(name: str, outcome: Outcome) -> Check:
 def zero_budget(
     name: str, attack: Attack, metric: DeepMetric, scene: Scene, images: Tensor, draws: Draws, index: Int[Tensor, "b"]
 ) -> Check:
-    """B7: with eps = 0 the attack changes neither images nor scores."""
+    """With eps = 0 the attack changes neither images nor scores."""
     ball = replace(attack.adversary.ball, eps=0.0)  # type: ignore[type-var]  # every ball is a dataclass with eps
     none = replace(attack, adversary=Adversary(ball, Pgd(1, 0.0)), surrogate=None)
     outcome = none(metric, scene, images, draws=draws, index=index)
@@ -210,7 +214,7 @@ def zero_budget(
 
 
 def rescored(name: str, goal_score: dict[str, Tensor], again: dict[str, Tensor]) -> Check:
-    """D29: scores of the adversarial images, from a fresh forward pass in another order."""
+    """Scores of the adversarial images, from a fresh forward pass in another order."""
     apart = max(
         float((goal_score[k].nan_to_num().double().mean() - again[k].nan_to_num().double().mean()).abs()) for k in again
     )

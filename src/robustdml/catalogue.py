@@ -6,6 +6,7 @@ import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from robustdml.data.table import plugged
 from robustdml.names import ATTACKS
 from robustdml.plugins import installed
 from robustdml.profile import PROFILES
@@ -37,7 +38,8 @@ def entries(noun: str) -> list[Entry]:
         ValueError: if there is no such noun.
     """
     if noun in NOUNS:
-        return [_of_class(name, cls) for name, cls in {**NOUNS[noun], **installed(noun)}.items()]
+        others = plugged() if noun == "datasets" else installed(noun)
+        return [_of_class(name, cls) for name, cls in {**NOUNS[noun], **others}.items()]
     if noun not in _OTHERS:
         raise ValueError(f"unknown noun {noun!r}. {nearest(noun, nouns())}")
     return _OTHERS[noun]()

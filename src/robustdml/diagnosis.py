@@ -122,15 +122,16 @@ class Diagnosis:
 
 
 def defenses_named(names: Sequence[str], adversary: Adversary) -> dict[str, Defense]:
-    """Defenses by the names of the papers, with one adversary.
+    """Defenses by the names of the papers, or installed ones that are made of an adversary; all with this one.
 
     Raises:
         ValueError: for an unknown name.
     """
+    known: dict[str, Callable[[Adversary], Defense]] = {**DEFENSES, **installed("defenses")}
     for name in names:
-        if name not in DEFENSES:
-            raise ValueError(f"unknown defense {name!r} for a diagnosis. {nearest(name, list(DEFENSES))}")
-    return {name: DEFENSES[name](adversary) for name in names}
+        if name not in known:
+            raise ValueError(f"unknown defense {name!r} for a diagnosis. {nearest(name, list(known))}")
+    return {name: known[name](adversary) for name in names}
 
 
 def miner_named(name: str) -> Miner:
@@ -195,10 +196,10 @@ def _of_batch(
     z = clean_embeddings(metric.embedder, batch.images)
     triplets = mine(loss, z, batch.labels, draws=draws, index=batch.index)
     batch = replace(batch, triplets=triplets)
-    clean = _placed(metric, torch.stack(triplets.of(z), dim=1))
+    clean = metric.distance.place(torch.stack(triplets.of(z), dim=1))
     found = {}
     for name, defense in diagnosis.defenses.items():
-        moved = _placed(metric, _moved(metric, defense, loss, batch, draws))
+        moved = metric.distance.place(_moved(metric, defense, loss, batch, draws))
         cosines = gradient_cosines(clean, moved, diagnosis.normalisation)
         found[name] = [*cosines.unbind(dim=1), batch_efficiency(clean, moved)]
     return found
@@ -212,10 +213,6 @@ def _moved(metric: DeepMetric, defense: Defense, loss: Triplet, batch: Batch, dr
         raise ValueError(f"{type(defense).__name__} does not say which embeddings its loss saw: let its Step carry z.")
     z = step.z.detach()
     return z if z.ndim == 3 else torch.stack(batch.triplets.of(z), dim=1)
-
-
-def _placed(metric: DeepMetric, z: Float[Tensor, "t 3 d"]) -> Float[Tensor, "t 3 d"]:
-    return z if metric.distance.largest is None else F.normalize(z, dim=-1)
 
 
 def write_diagnosis(

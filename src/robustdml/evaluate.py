@@ -189,9 +189,10 @@ def collapse_statistics(metric: DeepMetric, z: Float[Tensor, "n d"], *, sample: 
     rows = torch.linspace(0, len(z) - 1, min(sample, len(z)), device=z.device).long()
     some = z[rows].float()
     mean = spread = _mean_of_pairs(metric.distance.matrix(some, some))
+    seen = metric.distance.place(some)
     if metric.distance.largest is None:
-        spread = _mean_of_pairs(torch.cdist(some, some)) / max(float(some.norm(dim=1).mean()), 1e-30)
-    return {"mean_distance": mean, "spread": spread, "effective_rank": effective_rank(some)}
+        spread = _mean_of_pairs(torch.cdist(seen, seen)) / max(float(seen.norm(dim=1).mean()), 1e-30)
+    return {"mean_distance": mean, "spread": spread, "effective_rank": effective_rank(seen)}
 
 
 def _mean_of_pairs(d: Float[Tensor, "n n"]) -> float:

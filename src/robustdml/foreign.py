@@ -112,7 +112,7 @@ _AROUND = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", 
 
 
 def _efficientnet(tensors: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """RobRank's EfficientNet is that of `efficientnet_pytorch`: its blocks are counted through, timm's within stages."""
+    """RobRank's EfficientNet is that of `efficientnet_pytorch`: blocks are counted through, timm's within stages."""
     stages = {n.rsplit(".", 1)[0] for n, _ in network.named_modules() if re.fullmatch(r"blocks\.\d+\.\d+\.\w+", n)}
     blocks = sorted(stages, key=lambda n: [int(k) for k in n.split(".")[1:]])
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustdml.distance import Cosine, Distance, Spherical
+from robustdml.distance import Distance
 from robustdml.ranking import BUDGET, distances_to, others_before, precise, query_blocks
 
 FEW = 64
@@ -222,11 +222,11 @@ def nmi(labels: Int[Tensor, "n"], clusters: Int[Tensor, "n"]) -> float:
 
 
 def cluster(z: Float[Tensor, "n d"], num_clusters: int, distance: Distance, *, seed: int = 0) -> Int[Tensor, "n"]:
-    """k-means assignments, one run with a fixed seed: of unit vectors where only directions count, else of raw ones."""
+    """k-means assignments, one run with a fixed seed, of embeddings as the distance sees them."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    points = torch.nn.functional.normalize(z.float(), dim=1) if isinstance(distance, (Spherical, Cosine)) else z.float()
+    points = distance.place(z.float())
     means = KMeans(min(num_clusters, len(points)), n_init=1, random_state=seed, max_iter=25)
     with warnings.catch_warnings():  # fewer distinct points than clusters: a collapse, which the scores show
         warnings.simplefilter("ignore", ConvergenceWarning)

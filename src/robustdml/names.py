@@ -72,7 +72,7 @@ def named(text: str, count: int | None = None, *, data: str = "") -> Named:
     targets = count if count is not None else int(written) if written else usual or 1
     if targets < 1 or (targets > 1 and not usual):
         raise ValueError(f"--count must be 1 for {name}, and at least 1 for {', '.join(COUNTED)}; got {targets}.")
-    published = bool(parts) or name.endswith("-published")
+    published = name in ATTACKS and (bool(parts) or name.endswith("-published"))
     goal = ATTACKS[base].goal(targets, published=published) if base in ATTACKS else plugged[name]()
     return Named(
         base,

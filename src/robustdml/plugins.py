@@ -16,7 +16,7 @@ from robustdml.serial import nearest
 
 @cache
 def installed(noun: str) -> Mapping[str, type]:
-    """Classes that other packages offer in the entry-point group `robustdml.<noun>`.
+    """Classes that other packages offer in the entry-point group `robustdml.<noun>`, or functions that make recipes.
 
     Raises:
         ImportError: naming the plug-in and its package, if one does not load.
@@ -55,7 +55,7 @@ def _loaded(point: EntryPoint) -> type:
             f"the plug-in {point.name!r} ({point.value}) of {package} does not load: {type(error).__name__}: {error}. "
             f"Repair it, or remove it with: pip uninstall {package}"
         ) from error
-    if found.__name__ != point.name:
+    if isinstance(found, type) and found.__name__ != point.name:
         raise ImportError(
             f"the plug-in {point.name!r} of {package} is the class {found.__name__}; recipes find classes by their "
             f"name, so call the entry point {found.__name__!r}."

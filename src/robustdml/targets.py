@@ -57,9 +57,7 @@ class Plan:
     weights: Path | None = None
     precision: str = "fp32"
 
-    def load(
-        self, *, data_root: Path | None = None, device: torch.device | None = None, cache: bool = False
-    ) -> Target:
+    def load(self, *, data_root: Path | None = None, device: torch.device | None = None, cache: bool = False) -> Target:
         """Data and weights; with `cache` the images are decoded once and kept on disk.
 
         Raises:

@@ -145,11 +145,19 @@ class Trainer:
         if recipe.clip is not None:
             nn.utils.clip_grad_norm_(weights, recipe.clip)
         for name in names:
-            rate = recipe.groups.get(name, recipe.optimiser).lr * recipe.shrinkage(self.position.epoch)
             for group in self.optimisers[name].param_groups:
-                group["lr"] = rate
+                group["lr"] = self._rate(name)
             self.optimisers[name].step()
         self.position.total += 1
+
+    def _rate(self, group: str) -> float:
+        recipe = self.recipe
+        return recipe.groups.get(group, recipe.optimiser).lr * recipe.shrinkage(self.position.epoch)
+
+    def rates(self) -> dict[str, float]:
+        """The learning rate, and those of groups with settings of their own."""
+        common = self.recipe.optimiser.lr * self.recipe.shrinkage(self.position.epoch)
+        return {"lr": common} | {f"lr/{name}": self._rate(name) for name in self.recipe.groups}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -336,7 +344,7 @@ def run(
                     "epoch": position.epoch + position.step / trainer.steps_per_epoch,
                     "step": position.total,
                     **logs,
-                    "lr": recipe.optimiser.lr * recipe.shrinkage(position.epoch),
+                    **trainer.rates(),
                     **trainer.monitors(batch),
                     "seconds": round(time.monotonic() - began, 2),
                 }

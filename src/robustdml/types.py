@@ -2,13 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Rows = TypeVar("Rows", bound=Tensor)
 Energy = Callable[[Tensor, Tensor, int], Tensor]
 """(z [n *k d], unit [n], step) -> one number per row [n], minimised. Row i belongs to attacked unit `unit[i]`."""
 PixelEnergy = Callable[[Tensor, Tensor, int], Tensor]
@@ -65,11 +63,6 @@ class RunReference:
     """Weights of a finished run: a run folder, a checkpoint folder or a weight file. Loaded by `runs.py` alone."""
 
     path: str
-
-
-def no_memory() -> dict[str, Tensor]:
-    """The memory of a defense before its first step."""
-    return {}
 
 
 def arange_like(x: Tensor) -> Int[Tensor, "n"]:

@@ -123,13 +123,25 @@ def test_an_installed_plug_in_is_listed_and_can_be_trained(here):
         "@dataclass(frozen=True)\n"
         "class MyTriplet(Triplet):\n"
         "    '''A triplet loss of my own.'''\n"
+        "def mine():\n"
+        "    '''Digits with a loss of my own.'''\n"
+        "    from dataclasses import replace\n"
+        "    from robustdml.recipes import recipe\n"
+        "    return replace(recipe('plain-digits-small'), loss=MyTriplet(), epochs=1)\n"
     )
     package = here / "mine-1.0.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[robustdml.losses]\nMyTriplet = minelib:MyTriplet\n")
+    (package / "entry_points.txt").write_text(
+        "[robustdml.losses]\nMyTriplet = minelib:MyTriplet\n[robustdml.recipes]\nmy-digits = minelib:mine\n"
+    )
     _, out, _ = run("list", "losses", "--json", cwd=here, PYTHONPATH=str(here))
     assert "MyTriplet" in [entry["name"] for entry in json.loads(out)]
     words = ("train", "plain-digits-small", "--loss", "MyTriplet", "--epochs", 1, "--out", "run", "--quiet")
     assert run(*words, cwd=here, PYTHONPATH=str(here))[0] == 0
     assert json.loads((here / "run" / "recipe.json").read_text())["loss"]["type"] == "MyTriplet"
+    _, out, _ = run("list", "recipes", "--json", cwd=here, PYTHONPATH=str(here))
+    assert "my-digits" in [entry["name"] for entry in json.loads(out)]
+    code, out, err = run("train", "my-digits", "--dry-run", "--json", cwd=here, PYTHONPATH=str(here))
+    assert code == 0, err
+    assert (json.loads(out)["recipe"]["name"], json.loads(out)["recipe"]["loss"]["type"]) == ("my-digits", "MyTriplet")

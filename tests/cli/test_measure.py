@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from robustdml.profile import PROFILES, profile_to_json
+from robustdml.adversary import L2, Adversary, Linf, Pgd
+from robustdml.attacks.goals import Mismatch
+from robustdml.profile import PROFILES, Measurement, Profile, profile_to_json
 from tests.cli.conftest import finish, run, start, timeless, wait_for
 
 GENERATOR = np.random.default_rng(0)
@@ -320,6 +322,16 @@ def test_a_transfer_attack_and_its_plan(trained, here, call):
     assert "runs/none: no such folder" in err
     assert not (here / "c").exists()
     assert not (here / "d").exists()
+
+
+def test_a_profile_of_several_norms_is_printed(trained, here, call):
+    measurements = tuple(
+        Measurement(type(ball).__name__, Mismatch(), Adversary(ball, Pgd(1, 0.5))) for ball in (Linf(0.5), L2(0.5))
+    )
+    (here / "norms.json").write_text(json.dumps(profile_to_json(Profile("norms", measurements))))
+    code, out, err = call("benchmark", trained, "--profile", "norms.json", "--queries", 3, "--out", "n")
+    assert code == 0, err
+    assert "several norms, eps 0.5" in out
 
 
 def test_profiles_of_many_budgets_and_other_searches(trained, here, call):

@@ -56,8 +56,9 @@ def _threat(threat: Json) -> str:
     """Budget and search in words."""
     if "eps" not in threat:
         return f"{threat['budgets']} budgets, see the names (eps in 1/255); {threat['knowledge']}"
-    size = both_ways(threat["step_size"], threat["norm"]) if "step_size" in threat else "–"
-    radius = f"{threat['norm']} eps {both_ways(threat['eps'], threat['norm'])}"
+    norm = threat.get("norm", "several norms,")
+    size = both_ways(threat["step_size"], norm) if "step_size" in threat else "–"
+    radius = f"{norm} eps {both_ways(threat['eps'], norm)}"
     return f"{radius}, {threat.get('search', 'several searches')}, {threat.get('steps', '–')} steps of {size}"
 
 
@@ -82,7 +83,8 @@ def _budgets(value: object, said: set[str]) -> list[str]:
     if {"ball", "search"} <= value.keys():
         ball, search = value["ball"], value["search"]
         norm = ball["type"].lower()
-        size = f", {search['steps']} steps of {both_ways(search['step_size'], norm)}" if "step_size" in search else ""
+        size = f" of {both_ways(search['step_size'], norm)}" if "step_size" in search else ""
+        size = f", {search['steps']} steps{size}" if "steps" in search else ""
         line = f"adversary: {norm} eps {both_ways(ball['eps'], norm)}, {search['type']}{size}"
         found += [] if line in said else [line]
         said.add(line)

@@ -1,9 +1,9 @@
 """Data sets by name, for the command line and recipe files."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 
@@ -82,6 +82,12 @@ DATASETS: dict[str, type[Dataset]] = {
 }
 
 
+def plugged() -> dict[str, type[Dataset]]:
+    """Data sets of other packages, by the name that each gives itself."""
+    found = cast(Mapping[str, type[Dataset]], installed("datasets"))
+    return {str(cls.name): cls for cls in found.values()}
+
+
 def dataset(name: str) -> Dataset:
     """The data set called `name`: one of `DATASETS`, an installed plug-in, or `folder:PATH`.
 
@@ -93,7 +99,7 @@ def dataset(name: str) -> Dataset:
         if not path:
             raise ValueError("folder: needs a path, as in folder:photos or folder:/data/photos.")
         return Folder(path)
-    known = {**DATASETS, **installed("datasets")}
+    known = {**DATASETS, **plugged()}
     if name in known:
         return known[name]()
     near = difflib.get_close_matches(name.lower(), [*known, "folder:PATH"], n=2, cutoff=0.5)

@@ -34,8 +34,8 @@ class BasicBlock(nn.Module):
 class SmallResNet:
     """ResNet-18 for small images: a 3x3 stem and no pooling after it, from random weights.
 
-    Eighteen layers, widths 64 to 512, pooled and followed by one linear layer. Trained with batch statistics. A stem of
-    ``stride`` 2 quarters the work of every layer.
+    Eighteen layers, widths 64 to 512, pooled and followed by one linear layer. Trained with batch statistics. With
+    `stride` 2 in the stem every layer has a quarter of the work.
     """
 
     dim: int = 512
@@ -52,11 +52,15 @@ class SmallResNet:
             raise ValueError(
                 f"SmallResNet needs grey or colour images of at least 8x8, got {channels} channels of {height}x{width}."
             )
-        layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, self.stride, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, 64, 3, self.stride, padding=1, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+        ]
         previous = 64
-        for width_, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
-            layers += [BasicBlock(previous, width_, stride), BasicBlock(width_, width_, 1)]
-            previous = width_
+        for channels_out, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            layers += [BasicBlock(previous, channels_out, stride), BasicBlock(channels_out, channels_out, 1)]
+            previous = channels_out
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, self.dim)]
         network = Layers(self.dim, *layers)
         for module in network.modules():

@@ -14,6 +14,7 @@ from robustdml.defenses import AdversarialTraining
 from robustdml.losses import CrossEntropy
 from robustdml.models import Backbone, C2F2Classifier, LeNetClassifier, Perceptron
 from robustdml.recipe import Adam, Recipe, Sgd
+from robustdml.recipes.robrank import UNMEASURED
 
 PGD_28 = Adversary(Linf(0.3), Pgd(steps=40, step_size=0.01, random_start=True))
 """Of arXiv:1706.06083 for MNIST."""
@@ -25,7 +26,6 @@ PGD_32 = Adversary(Linf(8 / 255), Pgd(steps=7, step_size=2 / 255, random_start=T
 FGSM_32 = Adversary(Linf(8 / 255), Pgd(steps=1, step_size=8 / 255))
 L2_32 = Adversary(L2(0.5), Pgd(steps=7, step_size=0.18, random_start=True))
 """Our choice: 2.5 times the radius in 7 steps."""
-UNMEASURED = "not measured yet"
 
 
 def classify_mnist_c2f2() -> Recipe:

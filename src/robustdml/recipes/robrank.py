@@ -27,6 +27,8 @@ ADVERSARY_28 = Adversary(Linf(77 / 255), Pgd(steps=32, step_size=3 / 255))
 """The published inner problem for 28x28 images."""
 ADVERSARY_224 = Adversary(Linf(8 / 255), Pgd(steps=32, step_size=1 / 255))
 """The published inner problem for 224x224 images; taken for any other size too."""
+UNMEASURED = "not measured yet"
+"""Note of recipes that nobody has run here."""
 _SEVEN_STEPS = replace(ADVERSARY_28, search=Pgd(FEW_STEPS, 3 / 255))
 
 

@@ -17,11 +17,10 @@ from robustdml.losses import Triplet
 from robustdml.mining import Random
 from robustdml.models import Backbone, Pretrained, SmallResNet
 from robustdml.recipe import Adam, Recipe, Validation
-from robustdml.recipes.robrank import ADVERSARY_224
+from robustdml.recipes.robrank import ADVERSARY_224, UNMEASURED
 
 ADVERSARY_32 = Adversary(Linf(8 / 255), Pgd(steps=8, step_size=2 / 255))
 """Our choice for 32x32: the radius of 224x224 in a quarter of the steps, half the reach."""
-UNMEASURED = "not measured yet"
 _LEARNING = "batch statistics are learned, as in the published EST; other defenses freeze them"
 
 
