@@ -150,17 +150,16 @@ def first_gradients(
     index: Int[Tensor, "b"],
     surrogate: Surrogate | None = None,
 ) -> Check:
-    """Share of images whose first gradient is zero, NaN or infinite."""
+    """Share of images whose first gradient is zero, NaN or infinite, of those whose goal is not reached already."""
     embedder, stand_in = attack.works_on(metric, scene, surrogate)
-    energy = attack.goal.energy(stand_in, attack.goal.choose(scene, draws=draws, index=index))
+    aims, every = attack.goal.choose(scene, draws=draws, index=index), arange_like(images)
+    energy, achieved = attack.goal.energy(stand_in, aims), attack.goal.achieved(stand_in, aims)(stand_in.clean, every)
     with frozen(embedder), torch.enable_grad():
-        gradient = input_gradient(
-            lambda x, unit, step: energy(embed_tuples(embedder, x), unit, step), images, arange_like(images), 0
-        )
-    flat = gradient.flatten(1)
-    useless = float((~torch.isfinite(flat).all(dim=1) | (flat == 0).all(dim=1)).float().mean())
+        gradient = input_gradient(lambda x, unit, step: energy(embed_tuples(embedder, x), unit, step), images, every, 0)
+    flat = gradient.flatten(1)[~achieved]
+    useless = float((~torch.isfinite(flat).all(dim=1) | (flat == 0).all(dim=1)).float().mean()) if len(flat) else 0.0
     ok = useless <= 0.05
-    message = f"{name}: first gradient zero, NaN or infinite for {100 * useless:.1f} % of {len(images)} images" + (
+    message = f"{name}: first gradient zero, NaN or infinite for {100 * useless:.1f} % of {len(flat)} images" + (
         ""
         if ok
         else ". The attack cannot start there: the score overstates robustness. Look for saturation, quantisation or "

@@ -27,11 +27,13 @@ from robustdml.evaluate import Evaluation, device_of, evaluate_embeddings, image
 from robustdml.files import write_json, write_with
 from robustdml.interruption import Interrupted, stop_signals
 from robustdml.models.embedder import Embedder, in_float32
-from robustdml.profile import Measurement, Profile, profile_to_json
+from robustdml.profile import Measurement, Profile, for_data, profile_to_json
 from robustdml.runs import checkpoint, now, provenance
 from robustdml.scorecard import scorecard
 from robustdml.serial import Json, to_json
 from robustdml.types import RunReference
+
+_RANKED = {"gallery": "images", "classes": "the classes that it scores"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +107,12 @@ def surrogates_of(profile: Profile, metric: DeepMetric, data: ImageSet) -> dict[
             if m.surrogate not in found:
                 saved = checkpoint(Path(m.surrogate.path))
                 found[m.surrogate] = profile.metric(saved.metric(data.shape, device_of(metric)))
+            theirs, ours = _RANKED[found[m.surrogate].ranks], _RANKED[metric.ranks]
+            if theirs != ours:
+                raise ValueError(
+                    f"the surrogate {m.surrogate.path} ranks {theirs}, the attacked model {ours}. Use a surrogate of the "
+                    "same task."
+                )
             if m.energy_gallery == "target":
                 check_one_space(m.surrogate, found[m.surrogate].embedder.dim, metric.embedder.dim)
     return found
@@ -241,6 +249,7 @@ def benchmark(
         Interrupted: after SIGINT or SIGTERM, with all finished pieces saved.
     """
     profile.check_images(data.shape)
+    profile = for_data(profile, data.name)
     metric = profile.metric(metric)
     state = PartialState(cpu=device_of(metric).type == "cpu")
     began = time.perf_counter()

@@ -54,6 +54,12 @@ def remarks(card: Json) -> list[str]:
         found.append(
             f"the gallery has only {card['gallery']} images: scores of so few are coarse, and ranks in percent more so"
         )
+    longer = [name for name, attack in card.get("attacks", {}).items() if "head" in attack]
+    if longer:
+        found.append(
+            f"1 % of {card['gallery']} gallery images is too few for the targets of {', '.join(longer)}: they are drawn "
+            "from as many of the nearest as are needed"
+        )
     if card["classes"] < 2:
         found.append("all gallery images are of one class: every ranking is right, and recall says nothing")
     if card["lonely_queries"]:

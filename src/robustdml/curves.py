@@ -49,7 +49,11 @@ def write_curve(
 
     Args:
         stage: choose few queries for it: the cost is six profiles on them.
+
+    Raises:
+        ValueError: for a profile of several budgets, which has no one radius to take shares of.
     """
+    check_one_budget(profile)
     eps, scores, recalls = [], [], {m.name: [] for m in profile.measurements}  # type: ignore[var-annotated]
     components: dict[str, list[float]] = {n: [] for n in COMPONENTS}
     whole = profile.measurements[0].adversary.ball.eps
@@ -59,7 +63,7 @@ def write_curve(
         for j, m in enumerate(profile.measurements):
             progress(i * len(profile.measurements) + j, total, f"curve {m.name}")
             after = _after(stage, profile, replace(m, adversary=with_budget(m.adversary, share)))
-            found |= {n: float(np.nanmean(v)) for n, v in component_values(m.name, after).items()}
+            found |= {n: float(np.nanmean(v)) for n, v in component_values(m.name, after, stage.metric.distance).items()}
             if "recall@1" in after:
                 recalls[m.name].append(float(np.nanmean(after["recall@1"])))
         eps.append(share * whole)
@@ -82,6 +86,16 @@ def write_curve(
     }
     write_json(out / f"curve-{profile.name}.json", curve)
     return curve
+
+
+def check_one_budget(profile: Profile) -> None:
+    """Raise for a profile of several budgets."""
+    budgets = {m.adversary.ball for m in profile.measurements}
+    if len(budgets) > 1:
+        raise ValueError(
+            f"--curve takes shares of one radius, and profile {profile.name} has {len(budgets)} balls. Its own results are "
+            "the curve; or use a profile of one ball such as rob28."
+        )
 
 
 def _after(stage: Stage, profile: Profile, m: Measurement) -> dict[str, np.ndarray]:

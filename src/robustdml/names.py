@@ -4,23 +4,29 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from robustdml.adversary import L2, Adversary, Ball, Linf, Nes, Pgd, Search, Universal
+from robustdml.adversary import L2, Adversary, Ball, Linf, Nes, Pgd, Search, Universal, eccv_schedule
 from robustdml.attacks.goals import DynamicWeight, FixedWeight, Goal, PreservingOrder, PreservingQuery, Weight
-from robustdml.attacks.goals.preserving import kappa_of
-from robustdml.attacks.named import ATTACKS, with_kappa
+from robustdml.attacks.named import ATTACKS
 from robustdml.plugins import from_module, installed
-from robustdml.profile import PROFILES, Measurement, Profile, black_box, for_data, profile_from_json
+from robustdml.profile import (
+    LARGE,
+    PROFILES,
+    Measurement,
+    Profile,
+    black_box,
+    profile_from_json,
+    reach_of_l2,
+)
 from robustdml.serial import nearest, number
 
 __all__ = ["ATTACKS", "attack_profile", "default_adversary", "named", "profile_named", "searched"]
 
 COUNTED = tuple(name for name, own in ATTACKS.items() if own.count)
-KEYS = ("pm", "eps", "alpha", "pgditer", "W", "M")
+BUDGET_KEYS = ("eps", "alpha", "pgditer")
+TARGET_KEYS = {"CA": ("pm", "W"), "QA": ("pm", "M"), "SPQA": ("pm", "M"), "FOA": ("M",), "SPFOA": ("M",)}
 SIGNED = ("CA", "QA", "SPQA")
 GREY_28 = Adversary(Linf(77 / 255), Pgd(steps=32, step_size=3 / 255))
 OTHERS = Adversary(Linf(8 / 255), Pgd(steps=32, step_size=3 / 255))
-_L2_REACH = 2.5
-"""An L2 search without a given step size takes steps of 2.5 eps / steps, enough to cross the ball."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +50,19 @@ class Named:
     steps: int | None = None
 
 
-def named(text: str, count: int | None = None, *, data: str = "") -> Named:
+def named(text: str, count: int | None = None) -> Named:
     """The attack of a name such as `CA+`, or of an attack string such as `CA:pm=+:W=1:eps=0.03137:pgditer=32`.
 
     A string stands for the published attack, faulty targets included; a bare name for the corrected one.
 
     Args:
         count: number of targets.
-        data: name of the data set, which decides kappa of SP attacks.
 
     Raises:
-        ValueError: for an unknown name, key or value.
+        ValueError: for an unknown name, key or value, a key that the attack does not have, or one given twice.
     """
     name, *parts = text.split(":")
-    settings = dict(_setting(part, text) for part in parts)
+    settings = _settings(text, name, parts)
     name += settings.pop("pm", "")
     if name == "GTM-corrected":
         name = "GTM"
@@ -67,16 +72,15 @@ def named(text: str, count: int | None = None, *, data: str = "") -> Named:
     if name not in known:
         hint = f" {', '.join(SIGNED)} need a direction: pm=+ or pm=-." if name in SIGNED else ""
         raise ValueError(f"unknown attack {name!r}.{hint} {nearest(name, known)}")
-    written = settings.get("W" if base.startswith("CA") else "M")
+    written = settings.get("W", settings.get("M"))
     usual = ATTACKS[name].count if name in ATTACKS else 0
     targets = count if count is not None else int(written) if written else usual or 1
     if targets < 1 or (targets > 1 and not usual):
         raise ValueError(f"--count must be 1 for {name}, and at least 1 for {', '.join(COUNTED)}; got {targets}.")
     published = name in ATTACKS and (bool(parts) or name.endswith("-published"))
-    goal = ATTACKS[base].goal(targets, published=published) if base in ATTACKS else plugged[name]()
     return Named(
         base,
-        with_kappa(goal, kappa_of(data)),
+        ATTACKS[base].goal(targets, published=published) if base in ATTACKS else plugged[name](),
         published,
         targets,
         usual or 1,
@@ -86,15 +90,25 @@ def named(text: str, count: int | None = None, *, data: str = "") -> Named:
     )
 
 
-def _setting(part: str, text: str) -> tuple[str, str]:
-    key, equals, value = part.partition("=")
-    if key not in KEYS or not equals:
-        raise ValueError(f"{text}: cannot read {part!r}. {nearest(key, list(KEYS))} An example: CA:pm=+:W=1:eps=8/255")
-    valid = value in ("+", "-") if key == "pm" else value.isdigit() if key in ("pgditer", "W", "M") else bool(value)
-    if not valid:
-        wanted = "+ or -" if key == "pm" else "a whole number" if key in ("pgditer", "W", "M") else "a number"
-        raise ValueError(f"{text}: {key} must be {wanted}, got {value!r}.")
-    return key, value
+def _settings(text: str, name: str, parts: list[str]) -> dict[str, str]:
+    """The keys of an attack string; which ones an attack has depends on its name."""
+    known = [*BUDGET_KEYS, *TARGET_KEYS.get(name, ())]
+    found: dict[str, str] = {}
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if key not in known or not equals:
+            raise ValueError(
+                f"{text}: cannot read {part!r}. {nearest(key, known)} {name} takes {', '.join(known)}. An example: "
+                "CA:pm=+:W=1:eps=8/255"
+            )
+        if key in found:
+            raise ValueError(f"{text}: {key} is given twice. Give it once.")
+        valid = value in ("+", "-") if key == "pm" else value.isdigit() if key in ("pgditer", "W", "M") else bool(value)
+        if not valid:
+            wanted = "+ or -" if key == "pm" else "a whole number" if key in ("pgditer", "W", "M") else "a number"
+            raise ValueError(f"{text}: {key} must be {wanted}, got {value!r}.")
+        found[key] = value
+    return found
 
 
 def default_adversary(shape: tuple[int, int, int]) -> Adversary:
@@ -103,17 +117,14 @@ def default_adversary(shape: tuple[int, int, int]) -> Adversary:
     return GREY_28 if channels == 1 and max(height, width) <= 28 else OTHERS
 
 
-def profile_named(text: str, *, data: str = "") -> Profile:
+def profile_named(text: str) -> Profile:
     """The profile of a name, a JSON file or a `module:callable` that returns one.
-
-    Args:
-        data: name of the data set, which decides kappa of SP attacks in our own profiles.
 
     Raises:
         ValueError: if there is none, or it is malformed.
     """
     if text in PROFILES:
-        return for_data(PROFILES[text], data)
+        return PROFILES[text]
     if text.endswith(".json"):
         try:
             return profile_from_json(json.loads(Path(text).read_text(encoding="utf-8")), text)
@@ -148,12 +159,12 @@ def attack_profile(
     text: str,
     shape: tuple[int, int, int],
     *,
-    data: str = "",
     count: int | None = None,
     eps: float | None = None,
     steps: int | None = None,
     step_size: float | None = None,
     norm: str = "linf",
+    schedule: str | None = None,
     random_start: bool = False,
     search: str = "pgd",
     population: int | None = None,
@@ -165,72 +176,99 @@ def attack_profile(
     with another budget are other files.
 
     Args:
-        data: name of the data set, which decides kappa of SP attacks.
-        search: "pgd", or "nes" for a black-box search, whose step size is 3/255 if none is given.
+        schedule: "eccv" derives steps and their size from eps, as the code of ECCV 2020 does.
+        search: "pgd", or "nes" for a black-box search, whose step size is 3/255 if none is given, whatever a string
+            says.
         population: of "nes".
         xi: weight of what SP attacks preserve: "batch", "image" or a fixed number.
 
     Raises:
         ValueError: for an unknown name or a budget that makes no sense.
     """
-    found = named(text, count, data=data)
-    goal = found.goal if xi is None else _with_xi(found.goal, xi, data)
-    universal = found.base in ATTACKS and ATTACKS[found.base].universal
+    found = named(text, count)
+    kind = ATTACKS[found.base].search if found.base in ATTACKS else "pgd"
     usual = default_adversary(shape)
-    assert isinstance(usual.search, Pgd)
-    radius = eps if eps is not None else found.eps
-    usual_steps = Universal().steps if universal else usual.search.steps
+    ball = _ball(norm, eps if eps is not None else found.eps, usual.ball)
+    if schedule is not None:
+        steps, step_size = _scheduled(schedule, ball, eps if eps is not None else found.eps, steps, step_size, search)
+    usual_steps, usual_size = _usual_steps(kind, search, ball, steps if steps is not None else found.steps)
     iterations = steps if steps is not None else found.steps if found.steps is not None else usual_steps
-    size = step_size if step_size is not None else found.step_size
-    if norm not in ("linf", "l2"):
-        raise ValueError(f"--norm must be linf or l2, got {norm!r}.")
-    ball: Ball
-    if norm == "l2":
-        if radius is None:
-            raise ValueError("no L2 budget is published: give one with --eps, e.g. --norm l2 --eps 0.5")
-        ball, usual_size = L2(radius), _L2_REACH * radius / max(1, iterations)
-    else:
-        ball = Linf(usual.ball.eps if radius is None else radius)
-        usual_size = min(Universal().step_size if universal else usual.search.step_size, ball.eps)
-    chosen = _search(search, iterations, usual_size if size is None else size, random_start, population, universal)
+    from_string = found.step_size if search == "pgd" else None
+    size = step_size if step_size is not None else usual_size if from_string is None else from_string
+    chosen = _search(search, iterations, size, random_start, population, kind)
     name = f"attack-{found.base}" + "-published" * found.published
     name += f"-{found.count}" * (found.count != found.usual_count) + "-l2" * (norm == "l2")
     name += "-nes" * isinstance(chosen, Nes) + f"-population{population}" * (population is not None)
     if ball != usual.ball:
         name += f"-eps{ball.eps:g}" if norm == "l2" else f"-eps{round(255 * ball.eps, 4):g}"
     name += f"-steps{iterations}" * (iterations != usual_steps)
-    given = usual_size if size is None else size
-    name += f"-size{round(255 * given, 4):g}" * (given != usual_size) + "-random" * random_start
+    name += f"-size{round(255 * size, 4):g}" * (size != usual_size) + "-random" * random_start
     name += f"-xi-{xi}" * (xi is not None)
     protocol = "targets as published" if found.published else "corrected targets, drawn without repetition"
+    goal = found.goal if xi is None else _with_xi(found.goal, xi)
     measurement = Measurement(found.base, goal, Adversary(ball, chosen))
-    return Profile(name, (measurement,), published=found.published, note=f"one attack, {protocol}")
+    batch = 112 if max(shape[1:]) >= LARGE else 128
+    return Profile(name, (measurement,), batch, found.published, f"one attack, {protocol}")
 
 
-def _search(
-    kind: str, steps: int, step_size: float, random_start: bool, population: int | None, universal: bool
-) -> Search:
+def _ball(norm: str, radius: float | None, usual: Ball) -> Ball:
+    if norm not in ("linf", "l2"):
+        raise ValueError(f"--norm must be linf or l2, got {norm!r}.")
+    if norm == "linf":
+        return usual if radius is None else Linf(radius)
+    if radius is None:
+        raise ValueError("no L2 budget is published: give one with --eps, e.g. --norm l2 --eps 0.5")
+    return L2(radius)
+
+
+def _usual_steps(kind: str, search: str, ball: Ball, steps: int | None) -> tuple[int, float]:
+    """How many steps an attack takes if nobody says, and of what size in a ball."""
+    if kind == "universal":
+        usual, size = Universal().steps, Universal().step_size
+    else:
+        assert isinstance(OTHERS.search, Pgd)
+        usual, size = OTHERS.search.steps, OTHERS.search.step_size
+    iterations = usual if steps is None else steps
+    if isinstance(ball, L2):
+        return usual, reach_of_l2(ball.eps, iterations)
+    return usual, size if search == "nes" else min(size, ball.eps)
+
+
+def _scheduled(
+    schedule: str, ball: Ball, eps: float | None, steps: int | None, step_size: float | None, search: str
+) -> tuple[int, float]:
+    if schedule != "eccv":
+        raise ValueError(f"--schedule must be eccv, got {schedule!r}.")
+    if eps is None or not isinstance(ball, Linf) or search != "pgd":
+        raise ValueError("--schedule eccv derives the steps of pgd from a radius of linf: give it with --eps.")
+    if steps is not None or step_size is not None:
+        raise ValueError("--schedule eccv says steps and step size: leave out --steps and --step-size.")
+    found = eccv_schedule(ball.eps)
+    return found.steps, found.step_size
+
+
+def _search(kind: str, steps: int, step_size: float, random_start: bool, population: int | None, usual: str) -> Search:
     if kind not in ("pgd", "nes"):
         raise ValueError(f"--search must be pgd or nes, got {kind!r}.")
     if population is not None and kind != "nes":
         raise ValueError("--population belongs to the black-box search: add --search nes.")
-    if random_start and (kind == "nes" or universal):
-        raise ValueError("--random-start is defined for pgd on single images only.")
-    if universal:
-        if kind == "nes":
-            raise ValueError("a universal attack has no black-box form: leave out --search nes.")
+    if random_start and (kind == "nes" or usual == "universal"):
+        raise ValueError("--random-start is defined for pgd only, and not for one displacement of many images.")
+    if usual != "pgd" and kind == "nes":
+        raise ValueError("a universal attack has no black-box form: leave out --search nes.")
+    if usual == "universal":
         return Universal(steps, step_size)
     if kind == "nes":
         return Nes(steps, Nes().population if population is None else population, None, step_size)
-    return Pgd(steps, step_size, random_start)
+    return Pgd(steps, step_size, random_start, universal=usual == "averaged")
 
 
-def _with_xi(goal: Goal, xi: str, data: str) -> Goal:
+def _with_xi(goal: Goal, xi: str) -> Goal:
     if not isinstance(goal, (PreservingQuery, PreservingOrder)):
         raise ValueError(f"--xi belongs to the attacks that preserve something (SPQA+, SPQA-, SPFOA), got {goal}.")
     weight: Weight
     if xi in ("batch", "image"):
-        weight = DynamicWeight(kappa_of(data), "batch" if xi == "batch" else "image")
+        weight = DynamicWeight(per="batch" if xi == "batch" else "image")
     else:
         weight = FixedWeight(number(xi))
     return replace(goal, weight=weight)

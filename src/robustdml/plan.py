@@ -105,7 +105,9 @@ def plan_benchmark(target: Plan, profile: Profile, *, queries: int | None = None
     embedder = target.embedder(size.shape, trained=False)
     asked = size.test if queries is None else queries
     rows = TRIAL_ROWS
-    pixels = (Draws(0).uniform("plan", torch.arange(32), (1, 4, 4)) * 255).to(torch.uint8)
+    targets = max((getattr(m.goal, n, 0) for m in profile.measurements for n in ("queries", "candidates")), default=0)
+    items = max(TRIAL_ITEMS, size.test or 0) if targets > TRIAL_ITEMS // 4 else TRIAL_ITEMS
+    pixels = (Draws(0).uniform("plan", torch.arange(items), (1, 4, 4)) * 255).to(torch.uint8)
     everything = torch.arange(len(pixels))
     trial = ImageSet(
         "plan", PixelsInMemory(pixels), everything % 2, Split(everything[:0], everything, everything), ("a", "b")

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Literal
 
 from robustdml.adversary import Adversary, Linf, Nes, Pgd
-from robustdml.attacks.attack import Attack
+from robustdml.attacks.attack import Attack, check_search
 from robustdml.attacks.goals import GOALS, WEIGHTS, Candidate, FixedWeight, Goal, Misclassify, Mismatch, PreservingQuery
 from robustdml.attacks.goals.preserving import kappa_of
 from robustdml.attacks.named import DIRECTIONS, nine_goals, with_kappa
@@ -34,6 +34,9 @@ class Measurement:
     stream: str = ""
     surrogate: RunReference | None = None
     energy_gallery: Literal["surrogate", "target"] = "surrogate"
+
+    def __post_init__(self) -> None:
+        check_search(self.goal, self.adversary.search)
 
     @property
     def attack(self) -> Attack:
@@ -100,7 +103,7 @@ class Profile:
         if self.smallest_side <= side and (self.largest_side is None or side <= self.largest_side):
             return
         wanted = f"up to {self.largest_side}" if self.largest_side is not None else f"of at least {self.smallest_side}"
-        size = 28 if side <= 28 and channels == 1 else 32 if side < _LARGE else 224
+        size = 28 if side <= 28 and channels == 1 else 32 if side < LARGE else 224
         other = f"{'class' if self.of_classes else 'rob'}{size}"
         raise ValueError(
             f"profile {self.name} is meant for images {wanted} pixels wide, these are {channels}x{height}x{width}: its "
@@ -110,7 +113,7 @@ class Profile:
 
 _28 = Adversary(Linf(77 / 255), Pgd(steps=32, step_size=3 / 255))
 _224 = Adversary(Linf(8 / 255), Pgd(steps=32, step_size=3 / 255))
-_LARGE = 65
+LARGE = 65
 """RobRank tells its two kinds of images apart at a width of 64."""
 _AS_PUBLISHED = "published protocol, faulty GTM and LTM targets included, for comparison with tables"
 _STRICT = "corrected GTM and LTM targets, unique draws"
@@ -194,14 +197,14 @@ def _published_profiles() -> list[Profile]:
     pami224 = [_budget(2 / 255, 1 / 255, 32), _224]
     return [
         _pami("pami28", pami28, 128, 1, 28),
-        _pami("pami224", pami224, 112, _LARGE, None),
+        _pami("pami224", pami224, 112, LARGE, None),
         _eccv("eccv28", small, small, 128, 1, 28),
-        _eccv("eccv224", [_budget(0.01, 1 / 255, 24), *large[1:]], large, 112, _LARGE, None),
+        _eccv("eccv224", [_budget(0.01, 1 / 255, 24), *large[1:]], large, 112, LARGE, None),
         Profile(
             "qccurve28", tuple(_candidate_attacks((1,), curve) + _preserving_attacks((1,), curve)), 128, True,
             "CA and SP-QA at twelve radii from 0 to 77/255 (arXiv:2106.03614), as published", 1, 28,
         ),
-        _rob("cvpr", _224, True, "the setting of the CVPR 2022 tables (arXiv:2203.01439), as rob224", None, _LARGE),
+        _rob("cvpr", _224, True, "the setting of the CVPR 2022 tables (arXiv:2203.01439), as rob224", None, LARGE),
     ]  # fmt: skip
 
 
@@ -210,39 +213,52 @@ PROFILES: dict[str, Profile] = {
     for p in (
         _rob("rob28", _28, True, f"28x28 grey images: {_AS_PUBLISHED}", 28),
         _rob("rob28-strict", _28, False, f"28x28 grey images: {_STRICT}", 28),
-        _rob("rob32", _224, True, f"32x32 colour images with the budget of rob224: {_AS_PUBLISHED}", _LARGE - 1),
-        _rob("rob32-strict", _224, False, f"32x32 colour images with the budget of rob224: {_STRICT}", _LARGE - 1),
-        _rob("rob224", _224, True, f"224x224 images: {_AS_PUBLISHED}", None, _LARGE),
-        _rob("rob224-strict", _224, False, f"224x224 images: {_STRICT}", None, _LARGE),
+        _rob("rob32", _224, True, f"32x32 colour images with the budget of rob224: {_AS_PUBLISHED}", LARGE - 1),
+        _rob("rob32-strict", _224, False, f"32x32 colour images with the budget of rob224: {_STRICT}", LARGE - 1),
+        _rob("rob224", _224, True, f"224x224 images: {_AS_PUBLISHED}", None, LARGE),
+        _rob("rob224-strict", _224, False, f"224x224 images: {_STRICT}", None, LARGE),
         *_published_profiles(),
         _class("class28", _28, "classifiers and hybrids of 28x28 grey images", 1, 28),
-        _class("class32", _224, "classifiers and hybrids of 32x32 colour images", 1, _LARGE - 1),
-        _class("class224", _224, "classifiers and hybrids of 224x224 images", _LARGE, None),
+        _class("class32", _224, "classifiers and hybrids of 32x32 colour images", 1, LARGE - 1),
+        _class("class224", _224, "classifiers and hybrids of 224x224 images", LARGE, None),
     )
 }
 
 
 def for_data(profile: Profile, name: str) -> Profile:
-    """The profile with the published kappa of a data set wherever the weight of SP-QA is dynamic."""
+    """The profile with the published kappa of a data set wherever a dynamic weight of SP-QA has none."""
     measurements = tuple(replace(m, goal=with_kappa(m.goal, kappa_of(name))) for m in profile.measurements)
     return profile if measurements == profile.measurements else replace(profile, measurements=measurements)
 
 
+def reach_of_l2(eps: float, steps: int) -> float:
+    """The step size of an l2 search if none is given: 2.5 times the radius in all steps, enough to cross the ball."""
+    return 2.5 * eps / max(1, steps)
+
+
 def black_box(profile: Profile, *, population: int | None = None) -> Profile:
-    """The profile with the search `Nes` for as many steps, called NAME-nes; the draws stay the same."""
+    """The profile with the search `Nes` for as many steps, called NAME-nes; the draws stay the same.
+
+    Steps are 3/255 as published, in l2 those of `reach_of_l2`. Attacks of a single step have no black-box form, since
+    an estimate does not carry through the whole ball at once; they are left out.
+
+    Raises:
+        ValueError: for a search without a black-box form, or if nothing is left.
+    """
     usual = Nes()
-
-    def searched(m: Measurement) -> Measurement:
-        search = m.adversary.search
-        if not isinstance(search, Pgd):
+    found = []
+    for m in profile.measurements:
+        search, ball = m.adversary.search, m.adversary.ball
+        if not isinstance(search, Pgd) or search.universal:
             raise ValueError(f"{m.name}: {type(search).__name__} has no black-box form. Use a profile of Pgd attacks.")
-        nes = replace(usual, steps=search.steps, population=usual.population if population is None else population)
-        return replace(m, adversary=Adversary(m.adversary.ball, nes))
-
+        if search.steps > 1:
+            size = usual.step_size if isinstance(ball, Linf) else reach_of_l2(ball.eps, search.steps)
+            nes = Nes(search.steps, usual.population if population is None else population, None, size)
+            found.append(replace(m, adversary=Adversary(ball, nes)))
+    if not found:
+        raise ValueError(f"profile {profile.name} has single steps only, which have no black-box form. Use more steps.")
     name = f"{profile.name}-nes" + f"-{population}" * (population not in (None, usual.population))
-    return replace(
-        profile, name=name, measurements=tuple(map(searched, profile.measurements)), note=f"{profile.note}; black box"
-    )
+    return replace(profile, name=name, measurements=tuple(found), note=f"{profile.note}; black box")
 
 
 def transferred(

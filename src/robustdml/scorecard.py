@@ -20,12 +20,12 @@ RESAMPLES = 1000
 ERS_UNDEFINED = "under this distance the shift is unbounded, so ES:D and with it ERS are undefined"
 
 
-def component_values(attack: str, after: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The components of ERS that an attack feeds, per query, 0 … 100."""
+def component_values(attack: str, after: dict[str, np.ndarray], distance: Distance) -> dict[str, np.ndarray]:
+    """The components of ERS that an attack feeds, per query, 0 … 100; no shift where it has no bound."""
     return {
         name: np.asarray(normalised(name, after[c.score] * (100 if c.percent else 1)))
         for name, c in COMPONENTS.items()
-        if c.attack == attack and c.score in after
+        if c.attack == attack and c.score in after and (c.score != "shift" or distance.largest is not None)
     }
 
 
@@ -67,7 +67,7 @@ def scorecard(
     for m in profile.measurements:
         own = arrays[m.name]
         after = {n.removeprefix("after/"): v for n, v in own.items() if n.startswith("after/")}
-        values = component_values(m.name, after)
+        values = component_values(m.name, after, metric.distance)
         components |= values
         attacks[m.name] = {
             **{when: _means(own, when) for when in ("before", "after", "after_8bit")},
@@ -76,6 +76,7 @@ def scorecard(
             **adversary_fields(m.adversary),
             **({"surrogate": m.surrogate.path, "energy_gallery": m.energy_gallery} if m.surrogate else {}),
             "perturbs": m.goal.perturbs,
+            **head_of(m.goal, evaluation.gallery),
             "goal": to_json(m.goal),
             "units": "prank: percentile rank 0..1; recall and retain: share of queries; cosine; shift: distance",
             "seconds": round(float(own["cost"][2]), 2),
@@ -113,6 +114,12 @@ def scorecard(
     if not defined:
         card["ers_undefined"] = ERS_UNDEFINED if profile.has_ers else "the profile does not measure all ten components"
     return card
+
+
+def head_of(goal: Goal, gallery: int) -> dict[str, int]:
+    """Length of the head of the ranking from which targets are drawn, where that is longer than 1 % of the gallery."""
+    wanted = int(getattr(goal, "from_head", 0))
+    return {"head": min(wanted, gallery)} if wanted > int(TOP_SHARE * gallery) else {}
 
 
 def _means(own: dict[str, np.ndarray], when: str) -> dict[str, float]:

@@ -50,12 +50,17 @@ def check_radius(eps: float) -> None:
 
 @dataclass(frozen=True)
 class Linf:
-    """max |delta| <= eps."""
+    """max |delta| <= eps, a fraction of the pixel range."""
 
     eps: float
 
     def __post_init__(self) -> None:
         check_radius(self.eps)
+        if self.eps > 1:
+            raise ValueError(
+                f"eps of linf is a fraction of the pixel range [0, 1], got {self.eps}. Write {self.eps:g}/255 for steps "
+                "of 8-bit images, or 1 for no bound but the box."
+            )
 
     def project(self, x: Float[Tensor, "*n c h w"], centre: Float[Tensor, "*n c h w"]) -> Float[Tensor, "*n c h w"]:
         """Coordinate-wise clip."""

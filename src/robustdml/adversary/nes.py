@@ -48,8 +48,11 @@ class Nes:
     gradients: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"Nes needs steps >= 1, got {self.steps}. For no attack at all use eps = 0.")
+        if self.steps < 2:
+            raise ValueError(
+                f"Nes needs steps >= 2, got {self.steps}: a single one moves the image by {self.step_size:.3g} at most and "
+                "measures nothing. 32 are the published ones."
+            )
         if self.population < 2 or self.population % 2:
             raise ValueError(
                 f"Nes needs an even population of at least 2, got {self.population}: its members come in pairs z and "

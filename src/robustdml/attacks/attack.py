@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustdml.adversary import Adversary
-from robustdml.attacks.goals import Goal
+from robustdml.adversary import Adversary, Search, Universal
+from robustdml.attacks.goals import Agnostic, Goal
 from robustdml.attacks.scene import Scene
 from robustdml.deep_metric import DeepMetric
+from robustdml.distance import Distance, Euclidean
 from robustdml.draws import Draws
 from robustdml.models.embedder import Embedder, frozen, in_float32
 from robustdml.types import RunReference
@@ -57,6 +58,9 @@ class Attack:
     surrogate: RunReference | None = None
     energy_gallery: Literal["surrogate", "target"] = "surrogate"
 
+    def __post_init__(self) -> None:
+        check_search(self.goal, self.adversary.search)
+
     def works_on(self, metric: DeepMetric, scene: Scene, surrogate: Surrogate | None = None) -> tuple[Embedder, Scene]:
         """The network that the adversary works on, and the scene of its energy.
 
@@ -70,6 +74,7 @@ class Attack:
                 f"this attack uses the surrogate {self.surrogate.path}, which has not been loaded. Give it as "
                 "surrogate=Surrogate(metric, scene)."
             )
+        check_one_ranking(self.surrogate, surrogate.scene, scene)
         if self.energy_gallery == "surrogate":
             return surrogate.metric.embedder, surrogate.scene
         check_one_space(self.surrogate, surrogate.metric.embedder.dim, scene.clean.shape[1])
@@ -101,9 +106,16 @@ class Attack:
             index=index,
         )
         z = metric.embed(perturbed)
-        shift = scene.distance.pairs(z, scene.clean)
+        shift = _shift(scene.distance, z, scene.clean)
         before = score(scene.clean) | {"shift": torch.zeros_like(shift)}
         return Outcome(perturbed, aims, before, score(z) | {"shift": shift})
+
+
+def _shift(distance: Distance, z: Float[Tensor, "b d"], clean: Float[Tensor, "b d"]) -> Float[Tensor, "b"]:
+    """How far embeddings have moved; under an unbounded distance in the Euclidean one, since not all are 0 at rest."""
+    if distance.largest is None:
+        return Euclidean().pairs(distance.place(z), distance.place(clean))
+    return distance.pairs(z, clean)
 
 
 def _as_run(embedder: Embedder, scene: Scene, images: Float[Tensor, "b c h w"]) -> Scene:
@@ -124,4 +136,23 @@ def check_one_space(surrogate: RunReference, dim: int, wanted: int) -> None:
             f"the surrogate {surrogate.path} embeds into {dim} dimensions and the attacked model into {wanted}, so its "
             'embeddings cannot be compared with the attacked gallery (energy_gallery="target"). Use its own gallery: '
             'energy_gallery="surrogate", the default.'
+        )
+
+
+def check_one_ranking(surrogate: RunReference, seen: Scene, attacked: Scene) -> None:
+    """Raise if a surrogate does not rank what the attacked model ranks: its energy would be about other items."""
+    mine, theirs = attacked.gallery.labels, seen.gallery.labels
+    if len(mine) != len(theirs) or not torch.equal(mine, theirs.to(mine.device)):
+        raise ValueError(
+            f"the surrogate {surrogate.path} ranks {seen.size} items and the attacked model {attacked.size}, or items "
+            "of other classes: one of them is a classifier, the other ranks images. Use a surrogate of the same task."
+        )
+
+
+def check_search(goal: Goal, search: Search) -> None:
+    """Raise for a goal of one displacement for all images with a search that moves each image its own way."""
+    if isinstance(goal, Agnostic) and not isinstance(search, Universal):
+        raise ValueError(
+            f"{type(goal).__name__} is about one displacement for all images, got {type(search).__name__}, which moves "
+            "each image its own way. Use the search Universal."
         )

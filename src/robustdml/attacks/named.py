@@ -33,12 +33,13 @@ class NamedGoal:
         make: the goal for a number of targets; as RobRank's figures were made, faults included, or with right targets
             drawn without repetition.
         count: W of CA or M of the others if none is given; 0 where the number of targets is fixed.
-        universal: whether one perturbation serves a whole block, which takes a search of its own.
+        search: "pgd" moves each image its own way; "universal" finds one displacement on half of a block and applies
+            it to all; "averaged" moves all images of a block by the direction of their mean gradient.
     """
 
     make: Callable[[int, bool], Goal]
     count: int = 0
-    universal: bool = False
+    search: Literal["pgd", "universal", "averaged"] = "pgd"
 
     def goal(self, count: int | None = None, *, published: bool = False) -> Goal:
         """The goal itself."""
@@ -60,8 +61,8 @@ def _directed(sign: str) -> dict[str, NamedGoal]:
         ),
         f"CA{sign}-{sampling}": NamedGoal(lambda n, published: Candidate(d, n, not published, sampling=sampling), 1),
         f"QA{sign}-{sampling}": NamedGoal(lambda n, published: Query(d, n, not published, sampling=sampling), 1),
-        f"CA{sign}-universal": NamedGoal(lambda n, published: Agnostic(Candidate(d)), universal=True),
-        f"QA{sign}-universal": NamedGoal(lambda n, published: Agnostic(Query(d)), universal=True),
+        f"CA{sign}-universal": NamedGoal(lambda n, published: Agnostic(Candidate(d)), search="universal"),
+        f"QA{sign}-universal": NamedGoal(lambda n, published: Agnostic(Query(d)), search="universal"),
     }
 
 
@@ -78,6 +79,7 @@ _OTHERS = {
     "misclassify": NamedGoal(lambda n, published: Misclassify()),
     "misclassify-next": NamedGoal(lambda n, published: Misclassify("next")),
     "misclassify-random": NamedGoal(lambda n, published: Misclassify("random")),
+    "misclassify-universal": NamedGoal(lambda n, published: Misclassify(), search="averaged"),
 }
 NINE = ("CA+", "CA-", "QA+", "QA-", "TMA", "ES", "LTM", "GTM", "GTT")
 """The attacks of ERS in published order."""
@@ -92,7 +94,12 @@ def nine_goals(published: bool) -> dict[str, Goal]:
 
 
 def with_kappa(goal: Goal, kappa: float) -> Goal:
-    """The goal with this kappa in its dynamic weight, if it has one."""
-    if isinstance(goal, (PreservingQuery, PreservingOrder)) and isinstance(goal.weight, DynamicWeight):
-        return replace(goal, weight=replace(goal.weight, kappa=kappa))
+    """The goal with this kappa in its dynamic weight, if it has one without."""
+    weight = goal.weight if isinstance(goal, (PreservingQuery, PreservingOrder)) else None
+    if (
+        isinstance(goal, (PreservingQuery, PreservingOrder))
+        and isinstance(weight, DynamicWeight)
+        and weight.kappa is None
+    ):
+        return replace(goal, weight=replace(weight, kappa=kappa))
     return goal

@@ -14,8 +14,6 @@ from robustdml.ranking import Gallery, Rankings, distances_to, nearest_is_same_c
 
 TOP_SHARE = 0.01
 """Share of the gallery from whose head CA-, QA- and FOA draw their targets."""
-FEWEST_TOP = 10
-"""Length of that head for small galleries, so that up to 10 targets can be drawn from any."""
 
 
 def rows_of(table: Tensor, unit: Int[Tensor, "n"]) -> Tensor:
@@ -48,9 +46,8 @@ class RetrievalSystem:
 
     @property
     def topmost(self) -> int:
-        """Length of the head of a ranking: 1 % of the gallery, at least 10 items, at most all others."""
-        n = len(self.gallery.z)
-        return min(max(int(TOP_SHARE * n), FEWEST_TOP), n - 1)
+        """Length of the head of a ranking: 1 % of the gallery, at least one item."""
+        return max(1, int(TOP_SHARE * len(self.gallery.z)))
 
     def scene(self, clean: Float[Tensor, "b d"], labels: Int[Tensor, "b"], itself: Int[Tensor, "b"] | None) -> "Scene":
         """The scene for some clean embeddings; `itself` are their own gallery rows, if they have any."""
@@ -89,7 +86,7 @@ class Scene:
         )
 
     def head(self, length: int) -> Int[Tensor, "b k"]:
-        """The nearest others, at least as many as `nearest` has, and `length` if the gallery holds so many."""
+        """The nearest others: `nearest`, or in a small gallery `length` of them, as far as there are so many."""
         longer = min(length, self.size - (self.itself is not None))
         if longer <= self.nearest.shape[1]:
             return self.nearest

@@ -37,6 +37,8 @@ class Options(Measured):
     """in units of the norm; by default 3/255, at most eps (l2: 2.5 eps / steps)"""
     norm: str = "linf"
     """linf or l2"""
+    schedule: Literal["eccv"] | None = None
+    """eccv: steps and their size follow from eps, as in the code of ECCV 2020"""
     random_start: bool = False
     """begin at a random point of the ball"""
     count: Whole = None
@@ -69,9 +71,9 @@ def main(argv: list[str]) -> int:
 
     target = measuring.target_of(options)
     profile = attack_profile(
-        options.attack, size_of(target.data).shape, data=target.data.name, count=options.count, eps=options.eps,
-        steps=options.steps, step_size=options.step_size, norm=options.norm, random_start=options.random_start,
-        search=options.search, population=options.population, xi=options.xi,
+        options.attack, size_of(target.data).shape, count=options.count, eps=options.eps,
+        steps=options.steps, step_size=options.step_size, norm=options.norm, schedule=options.schedule,
+        random_start=options.random_start, search=options.search, population=options.population, xi=options.xi,
     )  # fmt: skip
     profile = measuring.by_way_of(profile, options.surrogate, options.energy_gallery)
     if options.dry_run:

@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
     from robustdml.names import profile_named, searched
 
     target = measuring.target_of(options, options.precision)
-    profile = searched(profile_named(options.profile, data=target.data.name), options.search, options.population)
+    profile = searched(profile_named(options.profile), options.search, options.population)
     profile = measuring.by_way_of(profile, options.surrogate, options.energy_gallery)
     if options.dry_run:
         return measuring.dry_run(target, profile, options, options.queries)

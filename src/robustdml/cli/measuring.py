@@ -1,5 +1,6 @@
 """What `attack` and `benchmark` do alike: run a profile on a target and print its scorecard. Imported once needed."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -8,10 +9,10 @@ from robustdml.clean import remarks
 from robustdml.cli import failures, show, terminal
 from robustdml.cli.options import Measured
 from robustdml.command import COMMAND
-from robustdml.curves import write_curve, write_examples
+from robustdml.curves import check_one_budget, write_curve, write_examples
 from robustdml.interruption import Interrupted
 from robustdml.plan import plan_benchmark
-from robustdml.profile import Profile, transferred
+from robustdml.profile import Profile, for_data, transferred
 from robustdml.targets import Plan, device_named, plan
 from robustdml.types import RunReference
 
@@ -33,7 +34,14 @@ def by_way_of(profile: Profile, surrogate: Path | None, energy_gallery: Literal[
         if energy_gallery != "surrogate":
             raise failures.UsageError("--energy-gallery says what a surrogate is compared with: add --surrogate RUN.")
         return profile
-    return transferred(profile, RunReference(str(surrogate)), surrogate.resolve().name, energy_gallery)
+    return transferred(profile, RunReference(str(surrogate)), _label(surrogate), energy_gallery)
+
+
+def _label(run: Path) -> str:
+    """The folders of a run below `runs`, so that results by way of different ones are different files."""
+    parts = [p for p in run.parts if p not in (run.anchor, ".", "..")] or [run.resolve().name]
+    below = parts[len(parts) - parts[::-1].index("runs") :] if "runs" in parts[:-1] else parts
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", "-".join(p for p in below if p != "checkpoints")).strip("-.")
 
 
 def dry_run(target: Plan, profile: Profile, options: Measured, queries: int | None) -> int:
@@ -48,8 +56,10 @@ def measure(
     strict: bool = False,
 ) -> int:  # fmt: skip
     """Attack, print, and return the exit code."""
+    if curve:
+        check_one_budget(profile)
     target = planned.load(data_root=options.data_root, device=device_named(options.device), cache=options.cache)
-    metric = profile.metric(target.metric)
+    profile, metric = for_data(profile, target.data.name), profile.metric(target.metric)
     out = options.out or target.out
     try:
         with terminal.Progress(options.quiet) as progress:

@@ -53,13 +53,18 @@ class Candidate:
     def __post_init__(self) -> None:
         check_draws("Candidate", self.direction, self.queries, self.sampling)
 
+    @property
+    def from_head(self) -> int:
+        """How many of the nearest items its targets need at least; 0 if they are drawn elsewhere."""
+        return self.queries if self.direction == "lower" else 0
+
     def choose(self, scene: Scene, *, draws: Draws, index: Int[Tensor, "b"]) -> Int[Tensor, "b m"]:
         """Gallery rows that act as queries."""
         if self.sampling == "local":
             return nearby(scene, self.queries, draws, index)
         if self.direction == "raise":
             return anywhere(scene, self.queries, self.unique, draws, index)
-        head = most_visible(scene, self.queries) if self.sampling == "visual" else scene.nearest
+        head = most_visible(scene, self.queries) if self.sampling == "visual" else scene.head(self.from_head)
         return head.gather(1, in_head(head, self.queries, draws, index, scene.size, repeat=not self.unique))
 
     def energy(self, scene: Scene, aims: Int[Tensor, "b m"]) -> Energy:

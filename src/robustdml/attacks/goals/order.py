@@ -38,9 +38,14 @@ class Order:
     def __post_init__(self) -> None:
         check_order("Order", self.candidates)
 
+    @property
+    def from_head(self) -> int:
+        """How many of the nearest items its targets need at least; 0 if they are drawn elsewhere."""
+        return self.candidates
+
     def choose(self, scene: Scene, *, draws: Draws, index: Int[Tensor, "b"]) -> Int[Tensor, "b m"]:
         """Gallery rows in the order they shall come; of two, the nearer comes as first column."""
-        return order_targets(scene.nearest, self.candidates, draws, index, scene.size)
+        return order_targets(scene.head(self.from_head), self.candidates, draws, index, scene.size)
 
     def energy(self, scene: Scene, aims: Int[Tensor, "b m"]) -> Energy:
         """The hinge over all pairs."""

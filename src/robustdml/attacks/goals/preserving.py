@@ -10,7 +10,7 @@ from torch import Tensor
 from robustdml.attacks.goals.candidate import check_draws, mean_distance
 from robustdml.attacks.goals.goal import Score, anywhere, at_the_end, in_front, in_head, percentile
 from robustdml.attacks.goals.order import check_order, in_order, order_energy, order_score, order_targets
-from robustdml.attacks.goals.query import add_hinge_weights
+from robustdml.attacks.goals.query import add_hinge_weights, hinge_value
 from robustdml.attacks.scene import Scene, rows_of
 from robustdml.draws import Draws
 from robustdml.types import Achieved, Energy
@@ -48,6 +48,10 @@ class FixedWeight:
     xi: float = 1.0
     coupled: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.xi < float("inf"):
+            raise ValueError(f"FixedWeight needs a finite xi >= 0, got {self.xi}: below 0 it would drive items away.")
+
     def __call__(self, lost: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
         """xi."""
         return torch.full_like(lost, self.xi)
@@ -58,12 +62,13 @@ class DynamicWeight:
     """xi = min(exp(kappa L), 1e9), with L how far the preserved items are from the front (arXiv:2106.03614).
 
     Args:
-        kappa: grows with the size and crowding of the gallery; `KAPPA` has the published ones.
+        kappa: grows with the size and crowding of the gallery. `None` is the published one of the data set that a
+            benchmark runs on, 4e4 for any other and where none is known.
         per: "batch" takes the mean L of the images attacked together, as published, so that they influence each other;
             "image" takes each image's own.
     """
 
-    kappa: float = UNKNOWN_KAPPA
+    kappa: float | None = None
     per: Literal["batch", "image"] = "batch"
 
     @property
@@ -74,7 +79,8 @@ class DynamicWeight:
     def __call__(self, lost: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
         """xi; an overflow is cut off, NaN becomes 1e7."""
         lost = lost.mean().expand_as(lost) if self.per == "batch" else lost
-        return (self.kappa * lost).exp().clamp_max(LARGEST).nan_to_num(nan=1e7)
+        kappa = UNKNOWN_KAPPA if self.kappa is None else self.kappa
+        return (kappa * lost).exp().clamp_max(LARGEST).nan_to_num(nan=1e7)
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,8 @@ class PreservingQuery:
     Aims hold the M candidates first, then the preserved items. One product with the gallery serves both.
 
     Args:
-        direction, candidates, unique, objective: as in `Query`; "distance" replaces both terms.
+        direction, candidates, unique, objective: as in `Query`; "distance" replaces both terms, while
+            xi still follows the hinge of the preserved items.
         weight: xi.
         preserved: how many of the query's nearest others stay, candidates left out. Of a raise attack that follows the
             publication (not `unique`) a candidate may be among them.
@@ -109,6 +116,11 @@ class PreservingQuery:
     def coupled(self) -> bool:
         """Where the weight is."""
         return self.weight.coupled
+
+    @property
+    def from_head(self) -> int:
+        """How many of the nearest items its targets need at least; 0 if they are drawn elsewhere."""
+        return self.candidates + self.preserved if self.direction == "lower" else 0
 
     def choose(self, scene: Scene, *, draws: Draws, index: Int[Tensor, "b"]) -> Int[Tensor, "b m"]:
         """Candidates, then preserved items."""
@@ -141,8 +153,8 @@ class PreservingQuery:
         moved, kept = mean_distance(scene, targets, self.direction), mean_distance(scene, preserve, "raise")
 
         def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
-            lost = kept(z, unit, step)
-            return moved(z, unit, step) + self.weight(lost.detach()) * lost
+            lost = hinge_value(scene.system.to_gallery(z.detach()), rows_of(preserve, unit), "raise")
+            return moved(z, unit, step) + self.weight(lost) * kept(z, unit, step)
 
         return energy
 
@@ -205,9 +217,14 @@ class PreservingOrder:
         """Where the weight is."""
         return self.weight.coupled
 
+    @property
+    def from_head(self) -> int:
+        """How many of the nearest items its targets need at least; 0 if they are drawn elsewhere."""
+        return self.candidates + self.preserved
+
     def choose(self, scene: Scene, *, draws: Draws, index: Int[Tensor, "b"]) -> Int[Tensor, "b m"]:
         """Candidates, then preserved items."""
-        head = scene.head(self.candidates + self.preserved)
+        head = scene.head(self.from_head)
         targets = order_targets(head, self.candidates, draws, index, scene.size)
         return torch.cat([targets, nearest_but(head, targets, self.preserved)], dim=1)
 

@@ -53,13 +53,18 @@ class Query:
     def __post_init__(self) -> None:
         check_draws("Query", self.direction, self.candidates, self.sampling)
 
+    @property
+    def from_head(self) -> int:
+        """How many of the nearest items its targets need at least; 0 if they are drawn elsewhere."""
+        return self.candidates if self.direction == "lower" else 0
+
     def choose(self, scene: Scene, *, draws: Draws, index: Int[Tensor, "b"]) -> Int[Tensor, "b m"]:
         """Gallery rows to be moved."""
         if self.sampling == "local":
             return nearby(scene, self.candidates, draws, index)
         if self.direction == "raise":
             return anywhere(scene, self.candidates, self.unique, draws, index)
-        head = most_visible(scene, self.candidates) if self.sampling == "visual" else scene.nearest
+        head = most_visible(scene, self.candidates) if self.sampling == "visual" else scene.head(self.from_head)
         return head.gather(1, in_head(head, self.candidates, draws, index, scene.size))
 
     def energy(self, scene: Scene, aims: Int[Tensor, "b m"]) -> Energy:
