@@ -22,7 +22,7 @@ LAYERS = [  # a module imports from lower layers or its own package only
     ["attacks", "defenses"],
     ["evaluate", "recipe", "audit", "doctor"],
     ["profile", "smoothing", "runs"],
-    ["scorecard", "start", "foreign"],
+    ["scorecard", "start", "foreign", "trainer"],
     ["benchmark", "train", "clean", "names"],
     ["curves", "recipes", "report"],
     ["catalogue", "targets", "demo", "diagnosis"],

@@ -2,20 +2,13 @@
 
 import json
 import math
-import os
-import socket
-import subprocess
-import sys
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
 
-import robustdml
 from robustdml.adversary import Adversary, Linf, Pgd
 from robustdml.data.batches import ClassBatches, Spc2, TripletBatches
 from robustdml.data.digits import Digits
@@ -47,6 +40,7 @@ from robustdml.recipes.digits import act_digits_small, plain_digits_small
 from robustdml.runs import RunFolder, checkpoint, read_weights
 from robustdml.train import prepare, restore, train
 from robustdml.types import RunReference
+from tests.processes import in_two_processes
 
 
 def quick(recipe, **changes):
@@ -236,7 +230,8 @@ WORKER = """
 import json, sys
 from pathlib import Path
 from robustdml.recipe import recipe_from_json
-from robustdml.train import Trainer, train
+from robustdml.train import train
+from robustdml.trainer import Trainer
 recipe = recipe_from_json(json.loads(Path("recipe.json").read_text()))
 coins, whole = [], Trainer.step
 def step(self, batch):
@@ -256,31 +251,55 @@ def test_two_processes_toss_the_same_coins_and_repeat_together(tmp_path):
     assert images % (2 * pairs) == 1
     recipe = quick(plain_digits_small(), batches=Spc2(pairs), epochs=4, defense=REMEMBERING["mixture"])
     (tmp_path / "recipe.json").write_text(json.dumps(recipe_to_json(recipe)))
-    (tmp_path / "worker.py").write_text(WORKER)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = os.environ | {
-        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(robustdml.__file__).parents[1]),  # the sources of this process, wherever they are
-    }  # fmt: skip
-    with ExitStack() as ending:
-        workers = []
-        for rank in "01":
-            worker = subprocess.Popen(
-                [sys.executable, "worker.py"], cwd=tmp_path, env=shared | {"RANK": rank, "LOCAL_RANK": rank},
-                stderr=subprocess.PIPE, text=True,
-            )  # fmt: skip
-            workers.append(ending.enter_context(worker))
-            ending.callback(worker.kill)  # before it is waited for; of a worker that has ended, nothing happens
-        for worker in workers:
-            _, err = worker.communicate(timeout=300)
-            assert worker.returncode == 0, err
+    in_two_processes(tmp_path, WORKER)
     seen = [json.loads((tmp_path / f"coins-{rank}.json").read_text()) for rank in "01"]
     coins = [[coin for rows, coin in own if rows > 2] for own in seen]
     assert coins[0] == coins[1]
     assert set(coins[0]) == {0.0, 1.0}
     assert sorted(own[-1][0] for own in seen) == [0, 2]
+
+
+RESUMING = """
+import torch
+from dataclasses import replace
+from pathlib import Path
+from accelerate import Accelerator
+from robustdml.adversary import Adversary, Linf, Pgd
+from robustdml.data.batches import Spc2
+from robustdml.defenses import ShiftTraining
+from robustdml.losses import Pml
+from robustdml.mining import PmlMiner
+from robustdml.models import SmallResNet
+from robustdml.recipes.digits import plain_digits_small
+from robustdml.runs import RunFolder
+from robustdml.train import prepare, restore, save
+
+def steps(trainer, count):
+    for _ in range(count):
+        trainer.step(next(trainer.loaded(trainer.batches()[trainer.position.step:])))
+        trainer.position.step += 1
+
+est = ShiftTraining(Adversary(Linf(0.3), Pgd(2, 0.1)))
+base, data = plain_digits_small(), plain_digits_small().data.load()
+statistics = Pml("DynamicSoftMarginLoss", miner=PmlMiner("BatchHardMiner"))
+for name, changes in (("model", {"model": SmallResNet(16), "defense": est}), ("loss", {"loss": statistics})):
+    recipe, accelerator = replace(base, batches=Spc2(8), **changes), Accelerator(cpu=True)
+    whole, first = (prepare(recipe, data, accelerator) for _ in range(2))
+    steps(whole, 5)
+    steps(first, 2)
+    save(first, RunFolder(Path(name)))
+    second = prepare(recipe, data, accelerator)
+    restore(second, RunFolder(Path(name)))
+    steps(second, 3)
+    states = [t.embedder.state_dict() | (dict(t.loss.state_dict()) if name == "loss" else {}) for t in (whole, second)]
+    differing = [n for n, t in states[0].items() if not torch.equal(t, states[1][n])]
+    assert not differing, (name, accelerator.process_index, differing[:5])
+"""
+
+
+def test_two_processes_resume_with_the_running_statistics_of_each(tmp_path):
+    """Batch normalisation and losses that keep statistics see the shard of their process alone."""
+    in_two_processes(tmp_path, RESUMING)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,211 @@
+"""One run in progress: its batches, its steps, and what it needs to be resumed."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from robustdml.data.batches import Batches, whole_parts
+from robustdml.data.images import ImageSet
+from robustdml.data.loading import Loader, Views
+from robustdml.deep_metric import trained_metric
+from robustdml.defenses.defense import clean_embeddings
+from robustdml.draws import Draws, own_generators
+from robustdml.evaluate import accuracy, checked, collapse_statistics
+from robustdml.losses import Loss, TripletLoss
+from robustdml.losses.tuples import mine
+from robustdml.models.embedder import Embedder, fill
+from robustdml.recipe import Recipe
+from robustdml.runs import in_precision
+from robustdml.serial import Json
+from robustdml.types import Batch, arange_like
+
+
+@dataclass
+class Position:
+    """Where a run is: epochs done, steps done in this epoch, and optimiser steps in all."""
+
+    epoch: int = 0
+    step: int = 0
+    total: int = 0
+
+
+@dataclass
+class Trainer:
+    """One run in progress."""
+
+    recipe: Recipe
+    data: ImageSet
+    accelerator: Accelerator
+    embedder: Embedder
+    loss: Loss
+    optimisers: dict[str, torch.optim.Optimizer]
+    memory: dict[str, Tensor]
+    position: Position
+    best: float
+    draws: Draws
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        self.running = in_precision(self.embedder, self.recipe.precision)
+        self.loader = Loader(self.data, workers=self.workers, skip_damaged=self.recipe.damaged == "skip")
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The average of a tensor over processes."""
+        return self.accelerator.reduce(value.detach().clone(), "mean")
+
+    def batches(self) -> list[Int[Tensor, "r"]]:
+        """What this process sees in the current epoch, step by step."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        return self.recipe.batches.epoch(
+            self.data.labels,
+            self.data.split.train,
+            draws=self.draws.under("epoch", self.position.epoch),
+            rank=rank,
+            world=world,
+        )
+
+    def loaded(self, steps: list[Int[Tensor, "_"]]) -> Iterator[Batch]:
+        """The training views of some steps of the current epoch, on the device."""
+        draws = self.draws.under("epoch", self.position.epoch)
+        device, batches = self.accelerator.device, self.recipe.batches
+        for views in self.loader.epoch([Views(rows, batches.rows_per_item, draws) for rows in steps]):
+            images, index = checked(self.data.name, views.images).to(device), views.rows.to(device)
+            yield Batch(images, self.data.labels[views.rows].to(device), index, batches.triplets(index))
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        """One batch: as many optimiser steps as the defense asks for."""
+        recipe, position, rows = self.recipe, self.position, batch.index
+        total = int(self.accelerator.reduce(torch.tensor(len(rows), device=self.accelerator.device), "sum"))
+        fewest = total // recipe.batches.rows_per_item // self.accelerator.num_processes  # all must ask for means alike
+        progress = (position.epoch + position.step / max(1, self.steps_per_epoch)) / recipe.epochs
+        turns = [(name,) for name in self.optimisers] if recipe.alternate else [tuple(self.optimisers)]
+        turn, repeat, logs = 0, 0, {}
+        while turn < len(turns):
+            draws = self.draws.under("epoch", position.epoch, position.step, repeat)
+            logs, update, again = {"loss": 0.0}, None, False
+            for optimiser in self.optimisers.values():
+                optimiser.zero_grad(set_to_none=True)
+            parts = min(recipe.accumulate, max(1, fewest))
+            for part in whole_parts(arange_like(rows), recipe.batches.rows_per_item, parts):
+                with own_generators(draws.number("layers")):  # dropout depends on the step alone
+                    out = recipe.defense(
+                        self.running,
+                        self.loss,
+                        piece(batch, part, recipe.batches),
+                        memory=self.memory,
+                        progress=progress,
+                        draws=draws,
+                        mean=self.mean if fewest else torch.Tensor.detach,
+                    )
+                    (out.loss * (len(part) / total * self.accelerator.num_processes)).backward()
+                self.memory = out.after_backward() if out.after_backward else out.memory
+                update, again = out.update, out.again
+                for name, value in {"loss": float(out.loss.detach()), **out.logs}.items():
+                    logs[name] = logs.get(name, 0.0) + value * len(part) / max(1, len(rows))
+            self._update([name for name in turns[turn] if update is None or name in update])
+            repeat += 1
+            turn += not self.anywhere(again)  # a process without images goes along
+        if self.accelerator.num_processes > 1:  # so that all log the run's loss, and stop together if it is not finite
+            own = torch.tensor(logs["loss"] * len(rows), device=self.accelerator.device)
+            logs["loss"] = float(self.accelerator.reduce(own, "sum")) / total
+        return logs
+
+    def _update(self, names: list[str]) -> None:
+        recipe = self.recipe
+        weights = [p for o in self.optimisers.values() for g in o.param_groups for p in g["params"]]
+        average_gradients(weights, self.accelerator)
+        if recipe.clip is not None:
+            nn.utils.clip_grad_norm_(weights, recipe.clip)
+        for name in names:
+            for group in self.optimisers[name].param_groups:
+                group["lr"] = self._rate(name)
+            self.optimisers[name].step()
+        self.position.total += 1
+
+    def _rate(self, group: str) -> float:
+        recipe = self.recipe
+        return recipe.groups.get(group, recipe.optimiser).lr * recipe.shrinkage(self.position.epoch)
+
+    def rates(self) -> dict[str, float]:
+        """The learning rate, and those of groups with settings of their own."""
+        common = self.recipe.optimiser.lr * self.recipe.shrinkage(self.position.epoch)
+        return {"lr": common} | {f"lr/{name}": self._rate(name) for name in self.recipe.groups}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one epoch."""
+        items = self.recipe.batches.items * self.accelerator.num_processes
+        return math.ceil(len(self.data.split.train) / items)
+
+    def monitors(self, batch: Batch) -> dict[str, float]:
+        """Collapse monitors on the clean images of a batch."""
+        z, metric = clean_embeddings(self.running, batch.images), trained_metric(self.running, self.loss)
+        found = collapse_statistics(metric, z)
+        if isinstance(self.loss, TripletLoss):
+            draws = self.draws.under("monitor", self.position.total)
+            triplets = batch.triplets or mine(self.loss, z, batch.labels, draws=draws, index=batch.index)
+            found["active_triplets"] = float(self.loss.active(torch.stack(triplets.of(z), dim=1)).float().mean())
+        if metric.prototypes is not None:
+            found["accuracy"] = accuracy(z, batch.labels, metric.prototypes)
+        return found
+
+    def state(self) -> Json:
+        """What a resumed run needs besides weights, the same on all processes."""
+        return {
+            "position": [self.position.epoch, self.position.step, self.position.total],
+            "optimisers": {name: o.state_dict() for name, o in self.optimisers.items()},
+            "best": self.best,
+            "processes": self.accelerator.num_processes,
+        }
+
+    def own_state(self) -> Json:
+        """What a resumed run needs of this process: memory of the defense, running statistics of model and loss."""
+        memory = {name: t.detach().cpu() for name, t in self.memory.items()}
+        if self.accelerator.num_processes == 1:  # its statistics are saved with the weights
+            return {"memory": memory}
+        own = {part: {n: t.detach().cpu() for n, t in _buffers(m).items()} for part, m in self._modules().items()}
+        return {"memory": memory, "buffers": own}
+
+    def restore_own(self, own: Json, processes: int) -> None:
+        """Put back what `own_state` told; statistics only where as many processes go on, each with its own."""
+        self.memory = own["memory"]
+        if processes == self.accelerator.num_processes:
+            for part, module in self._modules().items():
+                fill(module, own.get("buffers", {}).get(part, {}))
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether the flag is up on any process: all must save, stop and repeat together."""
+        if self.accelerator.num_processes == 1:
+            return flag
+        return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device), "sum") > 0)
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"embedder": self.embedder} | ({"loss": self.loss} if isinstance(self.loss, nn.Module) else {})
+
+
+def _buffers(module: nn.Module) -> dict[str, Tensor]:
+    """What a module saves and no optimiser moves: running statistics, which each process gathers on its own."""
+    weights = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    return {name: t for name, t in module.state_dict().items() if name not in weights}
+
+
+def piece(batch: Batch, part: Int[Tensor, "p"], batches: Batches) -> Batch:
+    """Consecutive rows of a batch; nothing is copied."""
+    rows = slice(int(part[0]), int(part[-1]) + 1)
+    index = batch.index[rows]
+    return Batch(batch.images[rows], batch.labels[rows], index, batches.triplets(index))
+
+
+def average_gradients(parameters: list[nn.Parameter], accelerator: Accelerator) -> None:
+    """Average gradients over processes in one flattened all-reduce; weights without a gradient count as zero."""
+    if accelerator.num_processes == 1:
+        return
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+    flat = accelerator.reduce(flat, "mean")
+    for p, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        p.grad = gradient.reshape(p.shape)
