@@ -26,6 +26,7 @@ from robustdml.defenses import (
     MinMax,
     Mixture,
     Penalised,
+    Plain,
     ShiftSuppression,
     StoppedMinMax,
     TripletCollapse,
@@ -300,6 +301,74 @@ for name, changes in (("model", {"model": SmallResNet(16), "defense": est}), ("l
 def test_two_processes_resume_with_the_running_statistics_of_each(tmp_path):
     """Batch normalisation and losses that keep statistics see the shard of their process alone."""
     in_two_processes(tmp_path, RESUMING)
+
+
+SKIPPING = """
+import torch
+from dataclasses import replace
+from accelerate import Accelerator
+from robustdml.adversary import Adversary, Linf, Pgd
+from robustdml.defenses import StoppedMinMax
+from robustdml.models import SmallConv
+from robustdml.recipes.digits import plain_digits_small
+from robustdml.train import prepare
+from robustdml.types import Batch
+
+stopped = StoppedMinMax(Adversary(Linf(0.1), Pgd(2, 0.05)))
+data = plain_digits_small().data.load()
+for accumulate in (1, 3):
+    recipe = replace(plain_digits_small(), model=SmallConv(8, 4), defense=stopped, accumulate=accumulate)
+    trainer = prepare(recipe, data, Accelerator(cpu=True))
+    whole = next(trainer.loaded(trainer.batches()))
+    rank = trainer.accelerator.process_index
+    for kept, steps in (((0, 0), 0), ((8, 0), 1), ((0, 8), 2), ((16, 2), 3), ((16, 12), 4), ((2, 2), 5)):
+        n = kept[rank]
+        before = [p.detach().clone() for p in trainer.embedder.parameters()]
+        logs = trainer.step(Batch(whole.images[:n], whole.labels[:n], whole.index[:n]))
+        assert trainer.position.total == steps
+        weights = torch.cat([p.detach().flatten() for p in trainer.embedder.parameters()])
+        assert bool(torch.isfinite(weights).all())
+        assert torch.equal(weights, torch.cat([p.flatten() for p in before])) == (steps == 0)
+        everywhere = trainer.accelerator.gather(torch.cat([weights, torch.tensor([logs["loss"]])])[None])
+        assert torch.equal(everywhere[0], everywhere[1]), kept
+        if min(kept):
+            one, other = trainer.accelerator.gather(trainer.memory["previous"][None])
+            assert torch.equal(one, other), kept
+"""
+
+
+def test_processes_that_are_left_with_few_images_or_none_go_along(tmp_path):
+    """As where damaged images are skipped: all ask for the same means, whoever has nothing to train on."""
+    in_two_processes(tmp_path, SKIPPING)
+
+
+def test_every_part_of_a_batch_is_steered_by_the_step_before():
+    recipe = quick(plain_digits_small(), defense=StoppedMinMax(SEARCH), accumulate=4)
+    trainer = prepare(recipe, Digits().load(), Accelerator(cpu=True))
+    before = 2.0
+    for batch, _ in zip(trainer.loaded(trainer.batches()), range(3), strict=False):
+        logs = trainer.step(batch)
+        assert logs["stop"] == pytest.approx(-StoppedMinMax.stop(before, 0.2))  # a mean over parts: all had this one
+        before = float(trainer.memory["previous"])
+        assert before == pytest.approx(logs["loss"], rel=1e-5)
+
+
+def test_parts_that_remember_more_than_a_number_are_refused():
+    @dataclass(frozen=True)
+    class Remembering(Plain):
+        def __call__(self, embedder, loss, batch, **rest):
+            return replace(super().__call__(embedder, loss, batch, **rest), memory={"images": batch.images})
+
+    recipe = quick(plain_digits_small(), defense=Remembering(), accumulate=2)
+    trainer = prepare(recipe, Digits().load(), Accelerator(cpu=True))
+    with pytest.raises(ValueError, match=r"remembers 'images' of shape .* --accumulate 1"):
+        trainer.step(next(trainer.loaded(trainer.batches())))
+
+
+@pytest.mark.parametrize("name", ["free", "mixture"])
+def test_free_training_of_parts_is_refused_with_the_recipe(name):
+    with pytest.raises(ValueError, match=r"FreeTraining repeats whole batches, and accumulate=2 .* --accumulate 1"):
+        quick(plain_digits_small(), defense=REMEMBERING[name], accumulate=2)
 
 
 @dataclass(frozen=True)

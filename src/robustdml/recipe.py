@@ -14,7 +14,8 @@ from robustdml.data.batches import Batches, ClassBatches, Spc2, TripletBatches
 from robustdml.data.folder import Folder
 from robustdml.data.table import DATASETS, Dataset
 from robustdml.data.transforms import TRANSFORMS
-from robustdml.defenses import DEFENSES, PENALTIES, Defense, Plain
+from robustdml.defenses import DEFENSES, PENALTIES, Defense, FreeTraining, Plain
+from robustdml.defenses.defense import made_of
 from robustdml.distance import DISTANCES
 from robustdml.losses import LOSSES, Loss, pml_loss
 from robustdml.mining import MINERS, pml_miner
@@ -136,6 +137,11 @@ class Recipe:
             raise ValueError(f"a recipe needs epochs >= 1, got {self.epochs}.")
         if self.accumulate < 1 or self.accumulate > self.batches.items:
             raise ValueError(f"accumulate must be 1 … {self.batches.items} (items per batch), got {self.accumulate}.")
+        if self.accumulate > 1 and any(isinstance(d, FreeTraining) for d in made_of(self.defense)):
+            raise ValueError(
+                f"FreeTraining repeats whole batches, and accumulate={self.accumulate} cuts them. Set --accumulate 1, "
+                "and smaller batches where memory is short."
+            )
         if list(self.milestones) != sorted(set(self.milestones)) or any(m < 1 for m in self.milestones):
             raise ValueError(f"milestones are epochs from 1 on, each later than the one before, got {self.milestones}.")
         if self.clip is not None and not self.clip > 0:

@@ -13,7 +13,7 @@ from robustdml.data.batches import Batches, whole_parts
 from robustdml.data.images import ImageSet
 from robustdml.data.loading import Loader, Views
 from robustdml.deep_metric import trained_metric
-from robustdml.defenses.defense import clean_embeddings
+from robustdml.defenses.defense import Mean, clean_embeddings
 from robustdml.draws import Draws, own_generators
 from robustdml.evaluate import accuracy, checked, collapse_statistics
 from robustdml.losses import Loss, TripletLoss
@@ -78,44 +78,71 @@ class Trainer:
             yield Batch(images, self.data.labels[views.rows].to(device), index, batches.triplets(index))
 
     def step(self, batch: Batch) -> dict[str, float]:
-        """One batch: as many optimiser steps as the defense asks for."""
-        recipe, position, rows = self.recipe, self.position, batch.index
-        total = int(self.accelerator.reduce(torch.tensor(len(rows), device=self.accelerator.device), "sum"))
-        fewest = total // recipe.batches.rows_per_item // self.accelerator.num_processes  # all must ask for means alike
+        """One batch: as many optimiser steps as the defense asks for; none if no process has an image of it."""
+        recipe, position = self.recipe, self.position
+        rows = self._of_every_process(len(batch.index))
+        if not any(rows):
+            return {"loss": 0.0}
+        parts, mean = self._cut(batch, min(rows)), self.mean if all(rows) else torch.Tensor.detach
         progress = (position.epoch + position.step / max(1, self.steps_per_epoch)) / recipe.epochs
         turns = [(name,) for name in self.optimisers] if recipe.alternate else [tuple(self.optimisers)]
-        turn, repeat, logs = 0, 0, {}
+        turn, repeat, logs = 0, 0, {"loss": 0.0}
         while turn < len(turns):
-            draws = self.draws.under("epoch", position.epoch, position.step, repeat)
-            logs, update, again = {"loss": 0.0}, None, False
             for optimiser in self.optimisers.values():
                 optimiser.zero_grad(set_to_none=True)
-            parts = min(recipe.accumulate, max(1, fewest))
-            for part in whole_parts(arange_like(rows), recipe.batches.rows_per_item, parts):
-                with own_generators(draws.number("layers")):  # dropout depends on the step alone
-                    out = recipe.defense(
-                        self.running,
-                        self.loss,
-                        piece(batch, part, recipe.batches),
-                        memory=self.memory,
-                        progress=progress,
-                        draws=draws,
-                        mean=self.mean if fewest else torch.Tensor.detach,
-                    )
-                    (out.loss * (len(part) / total * self.accelerator.num_processes)).backward()
-                self.memory = out.after_backward() if out.after_backward else out.memory
-                update, again = out.update, out.again
-                for name, value in {"loss": float(out.loss.detach()), **out.logs}.items():
-                    logs[name] = logs.get(name, 0.0) + value * len(part) / max(1, len(rows))
-            self._update([name for name in turns[turn] if update is None or name in update])
+            draws = self.draws.under("epoch", position.epoch, position.step, repeat)
+            logs, again = self._passes(parts, sum(rows), progress, draws, mean)
+            self._update(turns[turn])
             repeat += 1
             turn += not self.anywhere(again)  # a process without images goes along
         if self.accelerator.num_processes > 1:  # so that all log the run's loss, and stop together if it is not finite
-            own = torch.tensor(logs["loss"] * len(rows), device=self.accelerator.device)
-            logs["loss"] = float(self.accelerator.reduce(own, "sum")) / total
+            own = torch.tensor(logs["loss"] * len(batch.index), device=self.accelerator.device)
+            logs["loss"] = float(self.accelerator.reduce(own, "sum")) / sum(rows)
         return logs
 
-    def _update(self, names: list[str]) -> None:
+    def _of_every_process(self, number: int) -> list[int]:
+        if self.accelerator.num_processes == 1:
+            return [number]
+        return self.accelerator.gather(torch.tensor([number], device=self.accelerator.device)).tolist()
+
+    def _cut(self, batch: Batch, fewest: int) -> list[Batch]:
+        """The parts of a batch; as many on every process, since all must ask for means alike.
+
+        A part has two rows at least, which batch statistics need. If a process has no rows none asks for means, and
+        each cuts what it has.
+        """
+        batches = self.recipe.batches
+        items = (fewest or len(batch.index)) // max(2, batches.rows_per_item)
+        parts = whole_parts(arange_like(batch.index), batches.rows_per_item, min(self.recipe.accumulate, max(1, items)))
+        return [piece(batch, part, batches) for part in parts]
+
+    def _passes(
+        self, parts: list[Batch], total: int, progress: float, draws: Draws, mean: Mean
+    ) -> tuple[dict[str, float], bool]:
+        """Forward and backward through the parts of a batch: what to log, and whether it is asked for again.
+
+        The gradient is that of the mean over the `total` rows of all processes. Every part begins with the memory of
+        the step before, and they leave one: the mean over their rows.
+        """
+        logs, again, memories = {"loss": 0.0}, False, []
+        shares = [len(part.index) / sum(len(p.index) for p in parts) for part in parts]
+        for part, share in zip(parts, shares, strict=True):
+            with own_generators(draws.number("layers")):  # dropout depends on the step alone
+                out = self.recipe.defense(
+                    self.running, self.loss, part, memory=self.memory, progress=progress, draws=draws, mean=mean
+                )
+                (out.loss * (len(part.index) / total * self.accelerator.num_processes)).backward()
+            memories.append(out.after_backward() if out.after_backward else out.memory)
+            again = out.again
+            for name, value in {"loss": float(out.loss.detach()), **out.logs}.items():
+                logs[name] = logs.get(name, 0.0) + value * share
+        if len(parts) > 1:  # weighted alike everywhere: processes that cut otherwise would drift apart
+            shares = mean(torch.tensor(shares, device=self.accelerator.device)).tolist()
+        if parts:
+            self.memory = _merged(memories, shares)
+        return logs, again
+
+    def _update(self, names: tuple[str, ...]) -> None:
         recipe = self.recipe
         weights = [p for o in self.optimisers.values() for g in o.param_groups for p in g["params"]]
         average_gradients(weights, self.accelerator)
@@ -192,6 +219,27 @@ def _buffers(module: nn.Module) -> dict[str, Tensor]:
     """What a module saves and no optimiser moves: running statistics, which each process gathers on its own."""
     weights = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     return {name: t for name, t in module.state_dict().items() if name not in weights}
+
+
+def _merged(memories: list[dict[str, Tensor]], shares: list[float]) -> dict[str, Tensor]:
+    """One memory of those that the parts of a batch leave: the mean of numbers, weighted by rows.
+
+    Raises:
+        ValueError: if the parts remember something else than numbers, and not the same.
+    """
+    first, *others = memories
+    merged = dict(first)
+    for name, value in first.items():
+        values = [value, *(other[name] for other in others)]
+        if all(v is value or torch.equal(v, value) for v in values):
+            continue
+        if value.ndim or not value.is_floating_point():
+            raise ValueError(
+                f"the defense remembers {name!r} of shape {tuple(value.shape)} for a part of a batch, and parts cannot "
+                "share it. Set --accumulate 1."
+            )
+        merged[name] = torch.stack([v * share for v, share in zip(values, shares, strict=True)]).sum()
+    return merged
 
 
 def piece(batch: Batch, part: Int[Tensor, "p"], batches: Batches) -> Batch:

@@ -42,16 +42,16 @@ class Batch:
 class Step:
     """What a defense hands to the training loop.
 
-    `memory` is the only state a defense may carry to its next step (it is checkpointed). `update` names the optimisers
-    that step, `None` meaning all. `again` asks for another step on the same batch. `after_backward` sees the gradients
-    before they are cleared and returns the new memory. `z` are the raw embeddings that the loss saw, with their graph:
+    `memory` is the only state a defense may carry to its next step (it is checkpointed); of a batch that is cut into
+    parts, every part begins with that of the step before, and numbers that differ afterwards are averaged. `again` asks
+    for another step on the same batch. `after_backward` sees the gradients before they are cleared and returns the new
+    memory. `z` are the raw embeddings that the loss saw, with their graph:
     rows of the batch [b d], or triplets [t 3 d] with the labels of their anchors; penalties and diagnoses read them.
     """
 
     loss: Float[Tensor, ""]
     logs: dict[str, float] = field(default_factory=dict)
     memory: dict[str, Tensor] = field(default_factory=dict)
-    update: tuple[str, ...] | None = None
     again: bool = False
     after_backward: Callable[[], dict[str, Tensor]] | None = None
     z: Float[Tensor, "b *k d"] | None = None

@@ -1,6 +1,7 @@
 """What a defense is, and what several of them need."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -38,6 +39,15 @@ class Defense(Protocol):
     def check(self, loss: Loss) -> None:
         """Raise `ValueError` for a loss that this defense cannot train."""
         ...
+
+
+def made_of(defense: Defense) -> Iterator[Defense]:
+    """A defense and those inside it, at any depth."""
+    yield defense
+    names = [field.name for field in fields(defense)] if is_dataclass(defense) else []
+    for inner in (getattr(defense, name) for name in names):
+        if isinstance(inner, Defense):
+            yield from made_of(inner)
 
 
 def clean_embeddings(embedder: Embedder, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
