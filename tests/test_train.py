@@ -39,8 +39,8 @@ from robustdml.monitors import warn_of_collapse
 from robustdml.recipe import Adam, Sgd, Validation, recipe_to_json
 from robustdml.recipes.digits import act_digits_small, plain_digits_small
 from robustdml.runs import RunFolder, checkpoint, read_weights
-from robustdml.train import prepare, restore, train
-from robustdml.types import RunReference
+from robustdml.train import prepare, restore, run, train
+from robustdml.types import Batch, RunReference
 from tests.processes import in_two_processes
 
 
@@ -158,7 +158,35 @@ def test_collapse_is_said_in_words(tmp_path):
     for p in trainer.embedder.parameters():
         p.data.zero_()
     with pytest.warns(UserWarning, match="collapsing"):
-        assert warn_of_collapse({"step": 1.0, **trainer.monitors(next(trainer.loaded(trainer.batches())))})
+        assert warn_of_collapse({"step": 1.0, **trainer.monitors(next(trainer.loaded(trainer.batches())))}, rows=128)
+
+
+def test_two_rows_are_too_few_to_speak_of_collapse():
+    trainer = prepare(quick(plain_digits_small()), Digits().load(), Accelerator(cpu=True))
+    batch = next(trainer.loaded(trainer.batches()))
+    few = Batch(batch.images[:2], batch.labels[:2], batch.index[:2])
+    found = trainer.monitors(few)
+    assert found["effective_rank"] == pytest.approx(1)
+    assert not warn_of_collapse({"step": 1.0, **found}, rows=2)
+
+
+@pytest.mark.parametrize("of", ["model", "loss"])
+def test_weights_that_are_no_numbers_do_not_replace_a_checkpoint(tmp_path, of):
+    """A finite loss may have a gradient that is not: the weights are seen before they are kept."""
+
+    def broken(done, total, what):
+        if done == total:  # the last step of the second epoch
+            module = trainer.embedder if of == "model" else trainer.loss
+            next(module.parameters()).data.view(-1)[0] = math.nan
+
+    recipe = replace(quick(plain_digits_small(), loss=Margin()), epochs=2)
+    trainer = prepare(recipe, Digits().load(), Accelerator(cpu=True))
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(recipe, {})
+    with pytest.raises(FloatingPointError, match=r"holds NaN or infinite numbers after step 46 .*--clip 1\.0"):
+        run(trainer, folder, None, lambda: False, lambda line: None, broken)
+    assert folder.last.resolve().name == "epoch-1-step-0"
+    assert all(bool(torch.isfinite(t).all()) for t in weights(folder.path).values())
 
 
 def test_a_model_without_weights_is_not_trained(tmp_path):

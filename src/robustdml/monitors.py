@@ -17,9 +17,30 @@ def check_finite(loss: float, step: int) -> None:
         )
 
 
-def warn_of_collapse(entry: dict[str, float]) -> bool:
-    """Say in words when the embedding shrinks to a point; rank attacks then move nothing and scores look good."""
-    if not (entry["spread"] <= 0.01 or entry["effective_rank"] <= 1.5):  # NaN is not a collapse
+def check_weights(broken: list[str], step: int) -> None:
+    """Stop before weights that are no numbers are kept.
+
+    Args:
+        broken: names of tensors with a NaN or an infinite number.
+
+    Raises:
+        FloatingPointError: with what to try.
+    """
+    if broken:
+        raise FloatingPointError(
+            f"{broken[0]} holds NaN or infinite numbers after step {step} ({len(broken)} tensors do), although the "
+            "loss was finite. Lower --optimiser.lr, set --clip 1.0, or train with --precision fp32; the last complete "
+            "checkpoint is untouched."
+        )
+
+
+def warn_of_collapse(entry: dict[str, float], rows: int) -> bool:
+    """Say in words when the embedding shrinks to a point; rank attacks then move nothing and scores look good.
+
+    Args:
+        rows: of the batch that the monitors saw; fewer than four say nothing, since two always lie on a line.
+    """
+    if rows < 4 or not (entry["spread"] <= 0.01 or entry["effective_rank"] <= 1.5):  # NaN is not a collapse
         return False
     message = (
         f"the embedding is collapsing: at step {entry['step']:.0f} the mean distance between images is "

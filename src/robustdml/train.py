@@ -18,7 +18,7 @@ from robustdml.deep_metric import trained_metric
 from robustdml.draws import Draws, own_generators
 from robustdml.evaluate import evaluate
 from robustdml.interruption import Interrupted, stop_signals
-from robustdml.monitors import check_finite, line, warn_of_collapse
+from robustdml.monitors import check_finite, check_weights, line, warn_of_collapse
 from robustdml.recipe import Recipe
 from robustdml.runs import (
     WEIGHTS,
@@ -67,7 +67,7 @@ def train(
     Raises:
         DataError: if data or checkpoint are missing or damaged.
         FileExistsError: if `out` holds a run and `resume` is off.
-        FloatingPointError: if the loss becomes NaN or infinite.
+        FloatingPointError: if the loss or a weight becomes NaN or infinite.
         Interrupted: after SIGINT or SIGTERM, with everything saved.
     """
     accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())
@@ -184,7 +184,7 @@ def run(
                     **trainer.monitors(batch),
                     "seconds": round(time.monotonic() - began, 2),
                 }
-                warned = warned or warn_of_collapse(entry)
+                warned = warned or warn_of_collapse(entry, len(batch.index))
                 if trainer.accelerator.is_main_process:
                     folder.log(entry)
                     report(line(entry, recipe.epochs))
@@ -203,6 +203,7 @@ def run(
 
 def validate(trainer: Trainer, folder: RunFolder, data: ImageSet, report: Callable[[str], None]) -> None:
     """Score the held-out images; keep the weights if the recipe chooses by them and they are the best so far."""
+    check_weights(trainer.broken(), trainer.position.total)
     scores = evaluate(trained_metric(trainer.running, trainer.loss), data, seed=trainer.recipe.seed).scores
     if trainer.accelerator.is_main_process:
         folder.log({"epoch": trainer.position.epoch, "step": trainer.position.total, "validation": scores})
@@ -216,6 +217,7 @@ def validate(trainer: Trainer, folder: RunFolder, data: ImageSet, report: Callab
 
 def save(trainer: Trainer, folder: RunFolder) -> None:
     """A complete checkpoint, with the state of every process."""
+    check_weights(trainer.broken(), trainer.position.total)
     own = trainer.own_state()
     gathered: list[Json] = [own]
     if trainer.accelerator.num_processes > 1:

@@ -1,7 +1,7 @@
 """One run in progress: its batches, its steps, and what it needs to be resumed."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -181,6 +181,13 @@ class Trainer:
             found["accuracy"] = accuracy(z, batch.labels, metric.prototypes)
         return found
 
+    def broken(self) -> list[str]:
+        """Tensors of model and loss that hold NaN or infinite numbers on any process."""
+        tensors = [*self.embedder.state_dict().items(), *(("loss " + n, p) for n, p in self._weights_of_loss())]
+        found = [n for n, t in tensors if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+        elsewhere = self.anywhere(bool(found))
+        return found or ["a tensor of another process"] * elsewhere
+
     def state(self) -> Json:
         """What a resumed run needs besides weights, the same on all processes."""
         return {
@@ -210,6 +217,9 @@ class Trainer:
         if self.accelerator.num_processes == 1:
             return flag
         return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device), "sum") > 0)
+
+    def _weights_of_loss(self) -> Iterable[tuple[str, nn.Parameter]]:
+        return self.loss.named_parameters() if isinstance(self.loss, nn.Module) else ()
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"embedder": self.embedder} | ({"loss": self.loss} if isinstance(self.loss, nn.Module) else {})

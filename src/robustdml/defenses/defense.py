@@ -44,7 +44,7 @@ class Defense(Protocol):
 def made_of(defense: Defense) -> Iterator[Defense]:
     """A defense and those inside it, at any depth."""
     yield defense
-    names = [field.name for field in fields(defense)] if is_dataclass(defense) else []
+    names: list[str] = [field.name for field in fields(defense)] if is_dataclass(defense) else []
     for inner in (getattr(defense, name) for name in names):
         if isinstance(inner, Defense):
             yield from made_of(inner)

@@ -46,11 +46,17 @@ class SmallResNet:
             raise ValueError(f"SmallResNet's stem has stride 1 or 2, got {self.stride}.")
 
     def build(self, shape: tuple[int, int, int]) -> Embedder:
-        """For images of at least 8x8, grey or colour; ImageNet's constants normalise them."""
+        """For grey or colour images of at least 8x8, with stride 2 16x16; ImageNet's constants normalise them.
+
+        Below that the last block convolves single pixels with stride 2, for whose weights PyTorch 2.13 returns
+        uninitialised memory as the gradient in bfloat16 on a CPU.
+        """
         channels, height, width = shape
-        if channels not in (1, 3) or min(height, width) < 8:
+        smallest = 8 * self.stride
+        if channels not in (1, 3) or min(height, width) < smallest:
             raise ValueError(
-                f"SmallResNet needs grey or colour images of at least 8x8, got {channels} channels of {height}x{width}."
+                f"SmallResNet with stride {self.stride} needs grey or colour images of at least {smallest}x{smallest}, "
+                f"got {channels} channels of {height}x{width}."
             )
         layers: list[nn.Module] = [
             nn.Conv2d(3, 64, 3, self.stride, padding=1, bias=False),
