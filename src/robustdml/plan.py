@@ -10,13 +10,16 @@ from torch import Tensor, nn
 
 from robustdml.attacks import Surrogate
 from robustdml.attacks.goals import Candidate
-from robustdml.benchmark import Cost, counted, stage
+from robustdml.benchmark import counted, stage
 from robustdml.data import DataError, Dataset, ImageSet, Split
 from robustdml.data.folder import Folder
 from robustdml.data.images import Pixels as PixelsInMemory
 from robustdml.deep_metric import DeepMetric, trained_metric
+from robustdml.defenses import Defense, branches
 from robustdml.draws import Draws
+from robustdml.losses import Loss
 from robustdml.models import Pixels
+from robustdml.models.embedder import Embedder
 from robustdml.profile import Profile, profile_to_json
 from robustdml.recipe import Recipe, recipe_to_json
 from robustdml.runs import build, in_precision
@@ -63,24 +66,18 @@ def plan_training(recipe: Recipe, *, processes: int = 1) -> Json:
     embedder = build(recipe, size.shape).train()
     running = in_precision(embedder, recipe.precision)
     loss = recipe.loss.build(recipe.data.num_classes or TRIAL_ROWS, embedder.dim)
-    memory: dict[str, Tensor] = {}
     groups = embedder.parameter_groups() | loss.parameter_groups()
     turns = sum(map(bool, groups.values())) if recipe.alternate else 1
-    with counted(running) as cost, held(embedder) as saved:
-        for number in range(_STEPS_ON_ONE_BATCH):
-            draws = Draws(recipe.seed, "plan").under(number)
-            step = recipe.defense(
-                running, loss, batch, memory=memory, progress=0.0, draws=draws, mean=lambda value: value
-            )
-            step.loss.backward()
-            memory = step.after_backward() if step.after_backward else step.memory
-            turns -= not step.again
-            if turns < 1:
-                break
+    forward, backward, most = 0.0, 0.0, 0  # a mixture is paid for by share, and must fit whosever turn it is
+    for share, defense in branches(recipe.defense):
+        with counted(running) as cost, held(embedder) as saved:
+            _train_once(recipe, defense, running, loss, batch, turns)
+        forward, backward = forward + share * cost.forward, backward + share * cost.backward
+        most = max(most, saved.most)
     items, rows_per_item = recipe.batches.items, recipe.batches.rows_per_item
     images_per_epoch = None if size.train is None else rows_per_item * size.train
     weights = sum(p.numel() * p.element_size() for p in embedder.parameters())
-    kept = saved.most / rows * math.ceil(rows_per_item * items / recipe.accumulate)
+    kept = most / rows * math.ceil(rows_per_item * items / recipe.accumulate)
     return {
         "recipe": recipe_to_json(recipe),
         "shape": list(size.shape),
@@ -89,9 +86,22 @@ def plan_training(recipe: Recipe, *, processes: int = 1) -> Json:
         "images_per_batch": rows_per_item * items * processes,
         "steps": None if size.train is None else recipe.epochs * math.ceil(size.train / (items * processes)),
         "parameters": sum(p.numel() for p in embedder.parameters()),
-        **_passes(cost, rows, None if images_per_epoch is None else images_per_epoch * recipe.epochs),
+        **_passes(forward, backward, rows, None if images_per_epoch is None else images_per_epoch * recipe.epochs),
         "memory_mib": round((4 * weights + kept) / MIB + 1),
     }
+
+
+def _train_once(recipe: Recipe, defense: Defense, embedder: Embedder, loss: Loss, batch: Batch, turns: int) -> None:
+    """All that a defense does with one batch."""
+    memory: dict[str, Tensor] = {}
+    for number in range(_STEPS_ON_ONE_BATCH):
+        draws = Draws(recipe.seed, "plan").under(number)
+        step = defense(embedder, loss, batch, memory=memory, progress=0.0, draws=draws, mean=lambda value: value)
+        step.loss.backward()
+        memory = step.after_backward() if step.after_backward else step.memory
+        turns -= not step.again
+        if turns < 1:
+            return
 
 
 def plan_benchmark(target: Plan, profile: Profile, *, queries: int | None = None) -> Json:
@@ -141,14 +151,14 @@ def plan_benchmark(target: Plan, profile: Profile, *, queries: int | None = None
         "attacks": [m.name for m in profile.measurements],
         "batch": profile.batch,
         "parameters": sum(p.numel() for p in embedder.parameters()),
-        **_passes(cost, rows, asked, once=gallery * (1 + len(foreign))),
+        **_passes(cost.forward, cost.backward, rows, asked, once=gallery * (1 + len(foreign))),
         "memory_mib": round((weights + saved.most / 2 * profile.batch + ranking) / MIB + 1),
     }
 
 
-def _passes(cost: Cost, rows: int, images: int | None, once: int = 0) -> Json:
-    """Image passes per image, and in all if their number is known."""
-    forward, backward = cost.forward / rows, cost.backward / rows
+def _passes(forward: float, backward: float, rows: int, images: int | None, once: int = 0) -> Json:
+    """Image passes per image, and in all if their number is known, from those of some rows."""
+    forward, backward = forward / rows, backward / rows
     return {
         "forward_per_image": forward,
         "backward_per_image": backward,

@@ -238,6 +238,22 @@ def test_a_dry_run_needs_no_data_and_counts(here, call):
     assert "eps 77/255 = 0.302" in call("train", "act-mnist-c2f2", "--dry-run")[1]
 
 
+def test_a_dry_run_of_a_mixture_weighs_both_branches_whatever_the_coin_shows(here, call):
+    """ACT or nothing; the passes are those of both, by share, and the memory is the larger one."""
+
+    def planned(*words):
+        return json.loads(call("train", *words, "--dry-run", "--json", "--data-root", here)[1])
+
+    act, plain = planned("mnist:rc2f2p:ptripletN"), planned("mnist:rc2f2:ptripletN")
+    for seed in range(3):
+        mixed = planned("mnist:rc2f2px:ptripletN", "--defense.share", "0.25", "--seed", str(seed))
+        for key in ("forward_per_image", "backward_per_image", "forward"):
+            assert mixed[key] == pytest.approx(0.25 * act[key] + 0.75 * plain[key])
+        assert mixed["memory_mib"] == max(act["memory_mib"], plain["memory_mib"])
+    penalised = planned("mnist:rc2f2px:ptripletBTN")
+    assert penalised["forward_per_image"] == pytest.approx((act["forward_per_image"] + plain["forward_per_image"]) / 2)
+
+
 def test_impossible_recipes_in_a_file(here, call):
     recipe = here / "recipe.json"
     assert call("train", recipe)[0] == 4

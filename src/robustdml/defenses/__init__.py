@@ -5,7 +5,7 @@ from robustdml.defenses.collapse import AdaptedAntiCollapse, AntiCollapse
 from robustdml.defenses.defense import Defense
 from robustdml.defenses.free import FreeTraining
 from robustdml.defenses.minmax import AlternatingCollapse, AnchoredMinMax, MinMax, StoppedMinMax, TripletCollapse
-from robustdml.defenses.mixture import Mixture
+from robustdml.defenses.mixture import Mixture, branches
 from robustdml.defenses.plain import Plain
 from robustdml.defenses.shift import AnchoredShiftTraining, ShiftSuppression, ShiftTraining
 from robustdml.defenses.terms import PENALTIES, ClasswiseBarlow, Penalised, Penalty, SingularValues
@@ -41,4 +41,5 @@ __all__ = [
     "SingularValues",
     "StoppedMinMax",
     "TripletCollapse",
+    "branches",
 ]

@@ -1,6 +1,6 @@
 """Two defenses taking turns."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 
 import torch
 from torch import Tensor
@@ -68,3 +68,21 @@ class Mixture:
         """Both must be able to train it."""
         self.first.check(loss)
         self.second.check(loss)
+
+
+def branches(defense: Defense) -> list[tuple[float, Defense]]:
+    """What makes the step, with the probability of each: the defense itself where nothing inside it takes turns."""
+    if isinstance(defense, Mixture):
+        either = ((defense.share, defense.first), (1 - defense.share, defense.second))
+        return [(share * inner, d) for share, one in either if share for inner, d in branches(one)]
+    names: list[str] = [field.name for field in fields(defense)] if is_dataclass(defense) else []
+    found = [(1.0, defense)]
+    for name in names:
+        inner = getattr(defense, name)
+        if isinstance(inner, Defense):
+            found = [
+                (share * p, replace(one, **{name: d}))  # type: ignore[type-var]  # a dataclass, as above
+                for share, one in found
+                for p, d in branches(inner)
+            ]
+    return found
