@@ -167,7 +167,8 @@ def number(text: str) -> float:
 def with_field(root: Any, path: str, value: object, table: dict[str, type]) -> Any:
     """`root` with the field at a dotted `path` set to a component, or from a command-line word.
 
-    A field that holds a component takes a type name (its other fields are kept where both types have them). The entries
+    A field that holds a component takes a type name (its other fields are kept where both types have them; a type with
+    a field `inner` is put around what was there). The entries
     of a dictionary are numbers, true, false, none, words or components; one that does not exist yet begins with a whole
     value.
 
@@ -210,9 +211,12 @@ def _component(old: Any, text: str, table: dict[str, type], path: str) -> Any:
     if cls is None:
         raise ValueError(f"--{path}: unknown type {text!r}. {nearest(text, list(table))}")
     kept = {f.name for f in dataclasses.fields(old)} if dataclasses.is_dataclass(old) else set()
-    shared = {f.name for f in dataclasses.fields(cls) if f.init} & kept
+    own = {f.name for f in dataclasses.fields(cls) if f.init}
+    given = {name: getattr(old, name) for name in own & kept}
+    if "inner" in own - kept and old is not None:
+        given["inner"] = old
     try:
-        return cls(**{name: getattr(old, name) for name in shared})
+        return cls(**given)
     except TypeError as error:
         raise ValueError(f"--{path} {text}: {error}. Set it in a recipe.json instead.") from error
 

@@ -11,6 +11,7 @@ from robustdml.adversary import Adversary, Linf, Pgd
 from robustdml.defenses import AntiCollapse, ClasswiseBarlow, Penalised, Plain, ShiftTraining, SingularValues
 from robustdml.draws import Draws
 from robustdml.losses import Triplet
+from robustdml.recipes import adjusted, recipe
 from robustdml.types import Batch, Step
 from tests.toys import blobs, generator, linear
 
@@ -148,3 +149,19 @@ class Silent:
 def test_a_defense_that_does_not_tell_its_embeddings_is_named():
     with pytest.raises(ValueError, match=r"^Silent does not say .* ClasswiseBarlow cannot be added"):
         step(Penalised(Silent(), ClasswiseBarlow()))
+
+
+def test_a_word_puts_a_penalty_around_any_defense():
+    base = recipe("est-digits-small")
+    made = adjusted(base, [("defense", "Penalised")])
+    assert made.defense == Penalised(base.defense, SingularValues(("log-largest", "log-smallest"), 1.0))  # as --svd
+    assert adjusted(made, [("defense", "Penalised")]) == made  # so that a run resumes with the words it was begun with
+    words = [
+        ("defense", "Penalised"),
+        ("defense.penalty", "ClasswiseBarlow"),
+        ("defense.inner.adversary.ball.eps", "0.1"),
+    ]
+    made = adjusted(base, words)
+    assert made.defense.penalty == ClasswiseBarlow(1.0)  # the weight is kept, as every field that both have
+    assert made.defense.inner.adversary.ball == Linf(0.1)
+    assert adjusted(recipe("plain-digits-small"), [("defense", "Penalised")]).defense.inner == Plain()

@@ -1,7 +1,7 @@
 """Penalties added to the loss of any defense."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 import torch
@@ -33,40 +33,6 @@ class Penalty(Protocol):
     def __call__(self, z: Float[Tensor, "b *k d"], labels: Int[Tensor, "b"]) -> Float[Tensor, ""]:
         """The penalty of raw embeddings: rows of an SPC-2 batch [b d], or triplets [t 3 d] with anchor labels."""
         ...
-
-
-@dataclass(frozen=True)
-class Penalised:
-    """Another defense with a penalty on the embeddings it trains on; nest it for several penalties."""
-
-    inner: Defense
-    penalty: Penalty
-
-    def __call__(
-        self,
-        embedder: Embedder,
-        loss: Loss,
-        batch: Batch,
-        *,
-        memory: dict[str, Tensor],
-        progress: float,
-        draws: Draws,
-        mean: Mean,
-    ) -> Step:
-        """The step of the other defense; loss + weight * penalty."""
-        step = self.inner(embedder, loss, batch, memory=memory, progress=progress, draws=draws, mean=mean)
-        if step.z is None or step.labels is None:
-            raise ValueError(
-                f"{type(self.inner).__name__} does not say which embeddings its loss saw, so "
-                f"{type(self.penalty).__name__} cannot be added: let its Step carry z and labels."
-            )
-        value = self.penalty(step.z, step.labels)
-        logs = step.logs | {self.penalty.name: float(value.detach())}
-        return replace(step, loss=step.loss + self.penalty.weight * value, logs=logs)
-
-    def check(self, loss: Loss) -> None:
-        """The other defense must be able to train it."""
-        self.inner.check(loss)
 
 
 @dataclass(frozen=True)
@@ -177,6 +143,40 @@ class SingularValues:
         rows = z.flatten(0, -2)
         s = torch.linalg.svdvals(rows).clamp_min(torch.finfo(rows.dtype).tiny)
         return torch.stack([_CONSTRAINTS[c](s) for c in self.constraints]).sum()
+
+
+@dataclass(frozen=True)
+class Penalised:
+    """Another defense with a penalty on the embeddings it trains on; nest it for several penalties."""
+
+    inner: Defense
+    penalty: Penalty = field(default_factory=SingularValues)
+
+    def __call__(
+        self,
+        embedder: Embedder,
+        loss: Loss,
+        batch: Batch,
+        *,
+        memory: dict[str, Tensor],
+        progress: float,
+        draws: Draws,
+        mean: Mean,
+    ) -> Step:
+        """The step of the other defense; loss + weight * penalty."""
+        step = self.inner(embedder, loss, batch, memory=memory, progress=progress, draws=draws, mean=mean)
+        if step.z is None or step.labels is None:
+            raise ValueError(
+                f"{type(self.inner).__name__} does not say which embeddings its loss saw, so "
+                f"{type(self.penalty).__name__} cannot be added: let its Step carry z and labels."
+            )
+        value = self.penalty(step.z, step.labels)
+        logs = step.logs | {self.penalty.name: float(value.detach())}
+        return replace(step, loss=step.loss + self.penalty.weight * value, logs=logs)
+
+    def check(self, loss: Loss) -> None:
+        """The other defense must be able to train it."""
+        self.inner.check(loss)
 
 
 PENALTIES: dict[str, type[Penalty]] = {"ClasswiseBarlow": ClasswiseBarlow, "SingularValues": SingularValues}
