@@ -204,6 +204,21 @@ def corrupted(path, tmp_path, change):
     return tmp_path / "changed.ckpt"
 
 
+def test_a_small_file_does_not_fill_the_memory(tmp_path):
+    torch.save({"state_dict": {"x": torch.zeros(1).as_strided((1 << 40,), (0,))}}, tmp_path / "bomb.ckpt")
+    with pytest.raises(UnreadableError, match="x has more entries than its file has numbers"):
+        tensors_in(tmp_path / "bomb.ckpt")
+    torch.save({"state_dict": {"x": torch.zeros(1000)}}, tmp_path / "plain.ckpt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.ckpt") as plain,
+        zipfile.ZipFile(tmp_path / "small.ckpt", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for name in plain.namelist():
+            small.writestr(name, plain.read(name))
+    with pytest.raises(UnreadableError, match="x is compressed, which PyTorch never does"):
+        tensors_in(tmp_path / "small.ckpt")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

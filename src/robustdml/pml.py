@@ -23,6 +23,7 @@ REFUSED = {
     "CrossBatchMemory": _HOLDS_LOSSES,
     "MultipleLosses": _HOLDS_LOSSES,
     "ManifoldLoss": "it takes no labels, but clusters of its own making",
+    "SmoothAPLoss": "it needs equally many images of every class in a batch, which no composition of batches promises",
     "EmbeddingsAlreadyPackagedAsTriplets": "the data says what the triplets are: use --batches TripletBatches",
 }
 """What cannot be used, and why."""

@@ -167,12 +167,16 @@ def _read(archive: zipfile.ZipFile, found: dict[Any, Any]) -> Iterator[tuple[str
         storage = stored.storage
         if storage.key not in flat:
             entry = archive.getinfo(f"{root}data/{storage.key}")
+            if entry.compress_type != zipfile.ZIP_STORED:  # a few bytes could stand for any number
+                raise UnreadableError(f"{name} is compressed, which PyTorch never does")
             if entry.file_size != storage.count * storage.dtype.itemsize:
                 raise UnreadableError(f"the numbers of {name} are incomplete")
             data = bytearray(archive.read(entry))
             empty = torch.empty(0, dtype=storage.dtype)
             flat[storage.key] = torch.frombuffer(data, dtype=storage.dtype) if data else empty
         last = stored.offset + sum((n - 1) * s for n, s in zip(stored.size, stored.stride, strict=True))
+        if math.prod(stored.size) > storage.count:  # with stride 0 one number could fill any memory
+            raise UnreadableError(f"{name} has more entries than its file has numbers")
         if math.prod(stored.size) and last >= storage.count:
             raise UnreadableError(f"{name} reaches beyond its numbers")
         yield name, flat[storage.key].as_strided(stored.size, stored.stride, stored.offset).clone()

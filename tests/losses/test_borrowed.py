@@ -50,6 +50,11 @@ def test_every_loss_trains_and_comes_back_from_its_state(name):
     assert torch.equal(evaluated(built, other), evaluated(again, other))  # running statistics included
 
 
+def test_a_loss_that_no_batches_fit_is_refused():
+    with pytest.raises(ValueError, match="pml:SmoothAPLoss cannot be used here: it needs equally many images of every"):
+        pml_loss("SmoothAPLoss")
+
+
 def test_a_loss_is_theirs_with_their_arguments():
     z = embeddings()
     assert torch.equal(
