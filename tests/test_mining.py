@@ -381,3 +381,20 @@ def test_wide_angles_are_those_the_library_lists():
     assert len(t.anchor) == 15
     assert set(zip(t.anchor.tolist(), t.positive.tolist(), t.negative.tolist())) <= expected
     check_roles(mined(WideAngle(90.0), z, labels), labels)  # none so wide
+
+
+@pytest.mark.parametrize("distance", [Spherical(), Cosine()], ids=lambda d: type(d).__name__)
+@pytest.mark.parametrize("where", ["coincident", "opposite"])
+def test_distance_weighting_as_published_draws_from_all_rows_if_a_negative_coincides(distance, where):
+    """Rows are unit vectors of the axes, so that distances are exact."""
+    labels = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    z = torch.eye(8)
+    z[2] = z[0] if where == "coincident" else -z[0]
+    drawn = torch.stack([
+        mined(DistanceWeighted(0.0, 2.0, as_published=True), z, labels, distance, seed=s).negative for s in range(400)
+    ])  # fmt: skip
+    rows = torch.bincount(drawn[:, 0], minlength=8) / 400
+    assert torch.allclose(rows, torch.full((8,), 1 / 8), atol=0.07)  # four standard deviations
+    assert not bool((labels[drawn[:, 2]] == 2).any())  # the anchors without such a negative draw as ever
+    corrected = mined(DistanceWeighted(0.0, 2.0), z, labels, distance).negative[0]
+    assert labels[corrected] != 0

@@ -109,6 +109,10 @@ class Hardest:
         return one_each(partner(labels), negatives, labels, draws, index)
 
 
+_COINCIDENT = 1e-14
+"""Distances that differ from 0 by their floor alone."""
+
+
 @dataclass(frozen=True)
 class DistanceWeighted:
     """Negatives drawn with the inverse density of distances on the unit sphere (Wu et al., arXiv:1706.07567).
@@ -117,8 +121,8 @@ class DistanceWeighted:
     and none beyond `farthest`. A loss on cosines orders as that distance does and is mined by it.
 
     Note: `cutoff=0.0, farthest=2.0` is the published RobRank behaviour up to its degenerate cases; `as_published=True`
-    reproduces those as well: 1 - cos stands for d, and a NaN or a coincident negative makes the draw uniform over all
-    rows of the batch, the anchor's class included.
+    reproduces those as well: 1 - cos stands for d, and a NaN, a coincident or an opposite negative makes the draw
+    uniform over all rows of the batch, the anchor's class included.
 
     Raises:
         ValueError: for a distance that does not compare unit vectors, where the density is not defined.
@@ -141,6 +145,7 @@ class DistanceWeighted:
 
     def _published(self, d: Tensor, labels: Tensor, dim: int) -> Tensor:
         same = same_class(labels)
+        d = d.masked_fill(d < _COINCIDENT, 0)  # the published distances are not floored
         log_q = (2 - dim) * d.log() - (dim - 3) / 2 * torch.log(1 - d.square() / 4)
         log_q = log_q.masked_fill(same, 0)
         q = (log_q - log_q.amax(dim=1, keepdim=True)).exp().masked_fill(same, 0).nan_to_num(nan=0.0)
