@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
 
 from robustdml.adversary import Adversary, Linf, Pgd
 from robustdml.data import Fashion, Mnist
@@ -42,12 +43,22 @@ from robustdml.losses import (
     Snr,
     Triplet,
 )
-from robustdml.mining import DistanceWeighted, Hardest, PmlMiner, Random, SemiHard, SoftHard, Switched, WideAngle
+from robustdml.mining import (
+    DistanceWeighted,
+    Hardest,
+    PmlMiner,
+    Random,
+    RandomTriplet,
+    SemiHard,
+    SoftHard,
+    Switched,
+    WideAngle,
+)
 from robustdml.models import C2F2, Backbone, BackboneHybrid, C2F2Classifier, C2F2Hybrid, LeNet, Pretrained
 from robustdml.recipe import Adam, Sgd, Validation, recipe_from_json, recipe_to_json
-from robustdml.recipes import networks
+from robustdml.recipes import adjusted, networks
 from robustdml.recipes.grammar import from_string
-from robustdml.recipes.loss_names import PARTS
+from robustdml.recipes.loss_names import NOTES, PARTS
 from robustdml.recipes.robrank import (
     ADVERSARY_28,
     ADVERSARY_224,
@@ -145,7 +156,7 @@ def test_names_without_a_recipe_are_refused_with_the_reason(network, said):
 
 
 def test_a_defense_that_cannot_train_the_loss_says_why():
-    with pytest.raises(ValueError, match="StoppedMinMax needs the triplet loss"):
+    with pytest.raises(ValueError, match=r"^fashion:rc2f2amdsemi:pcontrastN: StoppedMinMax needs the triplet loss"):
         from_string("fashion:rc2f2amdsemi:pcontrastN")
 
 
@@ -170,7 +181,7 @@ def test_data_set_and_network():
         ("phtripletN", Triplet(Spherical(), Hardest(), 0.2)),
         ("pcontrastN", Contrastive(Spherical(), Random(), 1.0)),
         ("pcontrastE", Contrastive(Euclidean(), Random(), 1.0)),
-        ("pcontrastC", Contrastive(Cosine(), Random(), 0.0)),
+        ("pcontrastC", Contrastive(Cosine(), Random(), 1.0)),
         ("pdcontrastN", Contrastive(Spherical(), WEIGHTED, 1.0)),
         ("pDcontrastN", Contrastive(Spherical(), Switched(WEIGHTED, 0.15), 1.0)),
         ("pDtripletN", Triplet(Spherical(), Switched(WEIGHTED, 0.15), 0.2)),
@@ -178,7 +189,8 @@ def test_data_set_and_network():
         ("pmarginE", Margin(Euclidean(), Random(), 0.2, 0.6)),
         ("pdmarginN", Margin(Spherical(), WEIGHTED, 0.2, 0.6)),
         ("pquadN", Quadruplet(Spherical(), Random(), 0.2, 0.1, "as-published")),
-        ("pquadE", Quadruplet(Euclidean(), Random(), 1.0, 0.5, "as-published")),
+        ("pquadE", Quadruplet(Euclidean(), Random(), 1.0, 0.5, "mined")),
+        ("pdtripletC", Triplet(Cosine(), DistanceWeighted(0.0, 2.0, False), 0.2)),
         ("pdquadN", Quadruplet(Spherical(), WEIGHTED, 0.2, 0.1, "as-published")),
         ("prhomE", Rhomboid(Euclidean(), Random(), 1.0)),
         ("pdrhomN", Rhomboid(Spherical(), WEIGHTED, 0.2)),
@@ -218,8 +230,6 @@ def test_tuple_level_defenses_take_the_losses_that_rob_rank_gives_them():
         ("pcontN", "pcontrastN has one"),
         ("pDmarginN", "--loss.miner Switched"),
         ("pdtripletE", "not defined off the unit sphere"),
-        ("ctripletN", r"write ptripletN with --batches ClassBatches --loss.miner RandomTriplet"),
-        ("ttripletC", r"write ptripletC with --batches TripletBatches"),
     ],
 )
 def test_a_name_without_meaning_is_refused_with_the_reason(loss, reason):
@@ -262,13 +272,61 @@ def test_strings_are_the_named_recipes():
         ("birds:rc2f2:ptripletN", "data set 'birds' is not available"),
         ("ilsvrc:rres18:ptripletN", "data set 'ilsvrc' is not available"),
         ("fashion:rc2f3:ptripletN", "Did you mean rc2f2"),
-        ("fashion:rc2f2ghm:ptripletN", "comes later"),
+        ("fashion:rc2f2ghm:ptripletN", "Did you mean"),
+        ("fashion:rc2f2:cptripletBTN", "the loss 'cptripletBTN' is not available"),
     ],
 )
 def test_what_is_not_known_is_answered_with_what_is(text, said):
-    with pytest.raises(ValueError, match=r"comes later|has 2 parts") as error:
+    with pytest.raises(ValueError, match=re.escape(said)) as error:
         from_string(text)
-    assert said in str(error.value)
+    assert "later" not in str(error.value)
+
+
+@pytest.mark.parametrize("letter", "CEN")
+@pytest.mark.parametrize(
+    ("prefix", "small", "large"),
+    [
+        ("c", (ClassBatches(128), 16), (ClassBatches(112), 150)),
+        ("t", (TripletBatches(128), 5), (TripletBatches(37), 50)),
+    ],
+)
+def test_triplets_of_other_batches_are_what_rob_rank_configures_and_cannot_build(prefix, small, large, letter):
+    network = networks.NETWORKS["rres18"]
+    fixed = networks.settings(network, "", "cub", networks.check(network, "cub", f"{prefix}tripletN", "text"))
+    assert (fixed["batches"], fixed["epochs"]) == large
+    for suffix in ("", "p"):
+        recipe = from_string(f"fashion:rc2f2{suffix}:{prefix}triplet{letter}")
+        assert (recipe.batches, recipe.epochs) == small
+        assert isinstance(recipe.loss.miner, RandomTriplet if prefix == "c" else Random)
+        assert replace(recipe.loss, miner=Random()) == from_string(f"fashion:rc2f2:ptriplet{letter}").loss
+        assert "cannot build it" in recipe.note
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        ("pcontrastC", "--loss.margin 0"),
+        ("pdtripletC", "--loss.miner.as_published true"),
+        ("pquadN", "--loss.second mined"),
+        ("pquadE", "--loss.second as-published"),
+        ("pmsC", "--loss.pairs informative"),
+    ],
+)
+def test_a_name_that_does_not_mean_what_one_expects_says_so_and_how_to_have_the_other(loss, said):
+    recipe = from_string(f"fashion:rc2f2:{loss}")
+    path, value = said.removeprefix("--").split()
+    assert f"({said}" in recipe.note
+    assert adjusted(recipe, [(path, value)]).loss != recipe.loss
+    assert from_string(f"mnist:rlenet:{loss}").note.endswith(f"; {NOTES[loss]}")  # after what the network says
+
+
+def test_the_corrected_contrastive_loss_on_cosines_does_not_collapse():
+    """RobRank's has no negative term: its minimum is a point."""
+    loss, far = from_string("fashion:rc2f2:pcontrastC").loss, torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
+    near = far[:, [0, 1, 0]]
+    assert float(loss.on_triplets(far)) == 0
+    assert float(loss.on_triplets(near)) == pytest.approx(1)
+    assert float(replace(loss, margin=0.0).on_triplets(near)) == 0
 
 
 # ---- networks

@@ -53,6 +53,13 @@ def test_quick_recipes_keep_the_reach_and_say_how_they_depart():
         in_fewer_steps(Plain(), 8)
 
 
+def test_recipes_that_nobody_has_measured_say_so():
+    for name in ("amd", "ramd", "amdsemi", "freeat"):
+        assert "not measured yet" in recipe(f"{name}-fashion-c2f2").note
+    assert "not measured yet" in recipe("amdsemi-fashion-c2f2-quick").note
+    assert "not measured" not in recipe("act-fashion-c2f2-quick").note
+
+
 def test_unknown_recipes():
     with pytest.raises(ValueError, match="Did you mean act-digits-small"):
         recipe("act-digits-smal")

@@ -12,11 +12,11 @@ from robustdml.losses import CrossEntropy, Hybrid, Loss, Margin
 from robustdml.models import BackboneHybrid, C2F2Hybrid
 from robustdml.recipe import Adam, Recipe, Sgd
 from robustdml.recipes import networks
-from robustdml.recipes.loss_names import named_loss
+from robustdml.recipes.loss_names import NOTES, named_loss
 from robustdml.recipes.suffixes import SUFFIXES, defended, meaningless, with_barlow
 from robustdml.serial import nearest
 
-_BARLOW = re.compile(r"tripletBT(?=N$)")
+_BARLOW = re.compile(r"^(p\w?triplet)BT(?=N$)")
 """Upstream's loss with Barlow twins is a penalty of the defense here: so it goes with every defense."""
 
 
@@ -24,7 +24,7 @@ def from_string(text: str) -> Recipe:
     """The recipe of an experiment string.
 
     Raises:
-        ValueError: naming the part that is not known, what is, and that the rest of the grammar comes later.
+        ValueError: naming the part that is not known, and what is; or why the parts cannot be trained together.
     """
     parts = text.split(":")
     if len(parts) != 3:
@@ -46,7 +46,7 @@ def from_string(text: str) -> Recipe:
         said = _unknown("model", model, text, list(networks.NETWORKS))
         raise ValueError(f"{said} Suffixes of networks for ranking: {suffixes}.")
     network, suffix = found
-    plain_loss = _BARLOW.sub("triplet", loss)
+    plain_loss = _BARLOW.sub(r"\1", loss)
     fixed = networks.settings(network, suffix, images, networks.check(network, images, plain_loss, text))
     defense = defended(network.name, suffix, network.group.adversary)
     if isinstance(defense, FreeTraining):
@@ -59,15 +59,19 @@ def from_string(text: str) -> Recipe:
         if plain_loss != loss:
             raise ValueError(f"{text}: Barlow twins would see class scores of {network.name} too. Use {plain_loss}.")
         trained = Hybrid(fixed["model"].dim, trained)
-    return Recipe(
-        name=text.replace(":", "-"),
-        data=dataset(images),
-        loss=trained,
-        defense=defense,
-        groups=groups,
-        paper="est" if isinstance(defense, ShiftTraining) else "robrank",
-        **fixed,
-    )
+    fixed["note"] = "; ".join(note for note in (fixed["note"], NOTES.get(plain_loss)) if note)
+    try:
+        return Recipe(
+            name=text.replace(":", "-"),
+            data=dataset(images),
+            loss=trained,
+            defense=defense,
+            groups=groups,
+            paper="est" if isinstance(defense, ShiftTraining) else "robrank",
+            **fixed,
+        )
+    except ValueError as error:
+        raise ValueError(f"{text}: {error}") from error
 
 
 def _loss(name: str, text: str) -> Loss:
@@ -80,5 +84,4 @@ def _loss(name: str, text: str) -> Loss:
 
 
 def _unknown(part: str, found: str, text: str, known: list[str]) -> str:
-    hint = nearest(found, known)
-    return f"{text}: the {part} {found!r} is not available. {hint} The rest of RobRank's grammar comes later."
+    return f"{text}: the {part} {found!r} is not available. {nearest(found, known)}"

@@ -22,20 +22,38 @@ from robustdml.losses import (
     Snr,
     Triplet,
 )
-from robustdml.mining import DistanceWeighted, Hardest, Miner, PmlMiner, Random, SemiHard, SoftHard, Switched, WideAngle
+from robustdml.mining import (
+    DistanceWeighted,
+    Hardest,
+    Miner,
+    PmlMiner,
+    Random,
+    RandomTriplet,
+    SemiHard,
+    SoftHard,
+    Switched,
+    WideAngle,
+)
 from robustdml.serial import nearest
 
 METRICS: dict[str, Distance] = {"C": Cosine(), "E": Euclidean(), "N": Spherical()}
-_WEIGHTED = DistanceWeighted(cutoff=0.0, farthest=2.0, as_published=True)
-MINERS: dict[str, Callable[[float], Miner]] = {
-    "": lambda margin: Random(),
-    "m": SemiHard,
-    "s": lambda margin: SoftHard("as-published"),
-    "d": lambda margin: _WEIGHTED,
-    "D": lambda margin: Switched(_WEIGHTED, probability=0.15),
-    "h": lambda margin: Hardest(),
+
+
+def _weighted(distance: Distance) -> DistanceWeighted:
+    return DistanceWeighted(cutoff=0.0, farthest=2.0, as_published=distance == Spherical())
+
+
+MINERS: dict[str, Callable[[float, Distance], Miner]] = {
+    "": lambda margin, distance: Random(),
+    "m": lambda margin, distance: SemiHard(margin),
+    "s": lambda margin, distance: SoftHard("as-published"),
+    "d": lambda margin, distance: _weighted(distance),
+    "D": lambda margin, distance: Switched(_weighted(distance), probability=0.15),
+    "h": lambda margin, distance: Hardest(),
+    "c": lambda margin, distance: RandomTriplet(),
+    "t": lambda margin, distance: Random(),
 }
-"""By letter, for the margin of the loss."""
+"""By letter, for margin and distance of the loss; c and t stand for class batches and ready triplets."""
 _SEMIHARD = PmlMiner("TripletMarginMiner", {"margin": 1.0, "type_of_triplets": "semihard"}, sampled=True)
 
 
@@ -44,10 +62,7 @@ def _margin(letter: str) -> float:
 
 
 FAMILIES: dict[str, tuple[dict[str, str], Callable[[Distance, str], Loss]]] = {
-    "contrast": (  # margin 0 is what upstream does for C, negative term and all
-        {"": "CEN", "d": "N", "D": "N"},
-        lambda d, letter: Contrastive(d, margin=0.0 if letter == "C" else 1.0),
-    ),
+    "contrast": ({"": "CEN", "d": "N", "D": "N"}, lambda d, letter: Contrastive(d, margin=1.0)),
     "triplet": (
         {"": "CEN", "m": "CEN", "s": "CEN", "h": "CEN", "d": "CN", "D": "N"},
         lambda d, letter: Triplet(d, margin=_margin(letter)),
@@ -57,7 +72,10 @@ FAMILIES: dict[str, tuple[dict[str, str], Callable[[Distance, str], Loss]]] = {
     "quad": (
         {"": "CEN", "d": "N"},
         lambda d, letter: Quadruplet(
-            d, margin=_margin(letter), second_margin=0.5 if letter == "E" else 0.1, second="as-published"
+            d,
+            margin=_margin(letter),
+            second_margin=0.5 if letter == "E" else 0.1,
+            second="as-published" if letter == "N" else "mined",
         ),
     ),
     "rhom": ({"": "CEN", "d": "N"}, lambda d, letter: Rhomboid(d, margin=_margin(letter))),
@@ -73,12 +91,30 @@ FAMILIES: dict[str, tuple[dict[str, str], Callable[[Distance, str], Loss]]] = {
 }
 """By family: the metric letters of each miner letter, and the loss of a distance and its letter."""
 PARTS = {
-    f"p{miner}{family}{letter}": (miner, family, letter)
-    for family, (legal, _) in FAMILIES.items()
-    for miner, letters in legal.items()
-    for letter in letters
+    **{
+        f"p{miner}{family}{letter}": (miner, family, letter)
+        for family, (legal, _) in FAMILIES.items()
+        for miner, letters in legal.items()
+        for letter in letters
+    },
+    **{f"{prefix}triplet{letter}": (prefix, "triplet", letter) for prefix in "ct" for letter in METRICS},
 }
 """Every name that resolves, in its letters."""
+_CANNOT_BUILD = "RobRank lists this loss and cannot build it; batches and epochs are those that it has for it"
+_PUBLISHED_PAIRS = "pairs of even rows alone, none left out, as RobRank has them (--loss.pairs informative corrects)"
+_MINED_SECOND = "the second negative is a mined one; RobRank's is an unrelated row (--loss.second as-published)"
+NOTES: dict[str, str] = {
+    "pcontrastC": "with a negative term, which RobRank's margin takes away (--loss.margin 0): it collapses",
+    "pdtripletC": "negatives by Euclidean distance; RobRank puts 1 - cos in its place (--loss.miner.as_published true)",
+    "pquadN": "the second negative is an unrelated row, as RobRank has it (--loss.second mined for a mined one)",
+    "pdquadN": "the second negative is an unrelated row, as RobRank has it (--loss.second mined for a mined one)",
+    "pquadC": _MINED_SECOND,
+    "pquadE": _MINED_SECOND,
+    "pmsC": _PUBLISHED_PAIRS,
+    "pmsN": _PUBLISHED_PAIRS,
+    **{f"{prefix}triplet{letter}": _CANNOT_BUILD for prefix in "ct" for letter in METRICS},
+}
+"""What a recipe says of a name that does not mean what one expects; published faults stay where a table needs them."""
 _NEVER_THERE = "RobRank lists it and has no such loss"
 WITHOUT_MEANING = {
     "contrast": _NEVER_THERE,
@@ -88,16 +124,6 @@ WITHOUT_MEANING = {
     "pDmarginN": f"{_NEVER_THERE}; write pdmarginN with --loss.miner Switched",
     "pdtripletE": "distance weighting is not defined off the unit sphere, where RobRank draws from all rows alike, "
     "those of the anchor's class included",
-    **{
-        f"ctriplet{letter}": "RobRank lists it and cannot build it; "
-        f"write ptriplet{letter} with --batches ClassBatches --loss.miner RandomTriplet --epochs 16"
-        for letter in METRICS
-    },
-    **{
-        f"ttriplet{letter}": "RobRank lists it and cannot build it; "
-        f"write ptriplet{letter} with --batches TripletBatches --epochs 5"
-        for letter in METRICS
-    },
 }
 """Names in RobRank's lists that cannot be resolved, and why."""
 
@@ -117,4 +143,4 @@ def named_loss(name: str) -> Loss:
     if miner == "":
         return loss
     assert isinstance(loss, (Triplet, Contrastive, Margin, Quadruplet, Rhomboid))
-    return replace(loss, miner=MINERS[miner](loss.margin))
+    return replace(loss, miner=MINERS[miner](loss.margin, loss.distance))

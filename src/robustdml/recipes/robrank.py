@@ -99,34 +99,38 @@ def act_mnist_c2f2() -> Recipe:
 
 def amd_fashion_c2f2() -> Recipe:
     """C2F2 + AMD with 7 inner steps on Fashion-MNIST; draft figures R@1 82.0, ERS 32.5."""
-    return replace(plain_fashion_c2f2(), name="amd-fashion-c2f2", defense=MinMax(_SEVEN_STEPS))
+    return replace(plain_fashion_c2f2(), name="amd-fashion-c2f2", defense=MinMax(_SEVEN_STEPS), note=UNMEASURED)
 
 
 def ramd_fashion_c2f2() -> Recipe:
     """C2F2 + RAMD with 7 inner steps on Fashion-MNIST; draft figures R@1 83.4, ERS 32.9."""
-    return replace(plain_fashion_c2f2(), name="ramd-fashion-c2f2", defense=AnchoredMinMax(_SEVEN_STEPS))
+    return replace(
+        plain_fashion_c2f2(), name="ramd-fashion-c2f2", defense=AnchoredMinMax(_SEVEN_STEPS), note=UNMEASURED
+    )
 
 
 def amdsemi_fashion_c2f2() -> Recipe:
     """C2F2 + AMD-semi on Fashion-MNIST; draft figures R@1 79.5, ERS 70.0."""
     defense = StoppedMinMax(until_saturated(ADVERSARY_28))
-    return replace(plain_fashion_c2f2(), name="amdsemi-fashion-c2f2", defense=defense)
+    return replace(plain_fashion_c2f2(), name="amdsemi-fashion-c2f2", defense=defense, note=UNMEASURED)
 
 
 def freeat_fashion_c2f2() -> Recipe:
     """C2F2 + free adversarial training, 4 repeats, on Fashion-MNIST; draft figures R@1 80.3, ERS 40.7."""
     defense = FreeTraining(ADVERSARY_28.ball, step_size=3 / 255, repeats=FREE_REPEATS)
     base = plain_fashion_c2f2()
-    return replace(base, name="freeat-fashion-c2f2", defense=defense, epochs=base.epochs // FREE_REPEATS)
+    epochs = base.epochs // FREE_REPEATS
+    return replace(base, name="freeat-fashion-c2f2", defense=defense, epochs=epochs, note=UNMEASURED)
 
 
 def _quick(recipe: Recipe) -> Recipe:
+    departs = "8 inner steps of 12/255 instead of 32 of 3/255, network in bfloat16"
     return replace(
         recipe,
         name=recipe.name + "-quick",
         defense=in_fewer_steps(recipe.defense, 8),
         precision="bf16",
-        note="8 inner steps of 12/255 instead of 32 of 3/255, network in bfloat16",
+        note=f"{recipe.note}; {departs}" if recipe.note else departs,
     )
 
 
