@@ -34,7 +34,7 @@ from robustdml.defenses import (
 from robustdml.distance import Cosine, Spherical
 from robustdml.losses import Contrastive, InfoNce, Margin, MultiSimilarity, Pml, Snr, Triplet
 from robustdml.mining import PmlMiner, Random, RandomTriplet
-from robustdml.models import Pixels, SmallConv
+from robustdml.models import Pixels, SmallConv, SmallResNet
 from robustdml.monitors import warn_of_collapse
 from robustdml.recipe import Adam, Sgd, Validation, recipe_to_json
 from robustdml.recipes.digits import act_digits_small, plain_digits_small
@@ -547,6 +547,17 @@ def test_other_batches_train_a_triplet_loss_and_are_monitored(tmp_path, batches)
     entries = log(train(recipe, tmp_path / "run", device="cpu"))
     assert entries[-1]["loss"] < entries[0]["loss"]
     assert 0 < entries[0]["active_triplets"] <= 1
+
+
+@pytest.mark.parametrize("accumulate", [1, 300])
+def test_batch_normalisation_gets_two_images_at_least(accumulate):
+    data = Digits().load()
+    assert len(data.split.train) % 359 == 1
+    recipe = replace(plain_digits_small(), model=SmallResNet(8), loss=MultiSimilarity(), batches=ClassBatches(359))
+    trainer = prepare(replace(recipe, accumulate=accumulate), data, Accelerator(cpu=True))
+    batch = next(trainer.loaded([trainer.batches()[-1][:5]]))
+    assert len(trainer.batches()[-1]) == 180
+    trainer.step(batch)  # of five images in two parts at most
 
 
 def test_ready_triplets_are_trained_as_they_come():

@@ -100,7 +100,9 @@ class Spc2:
 class ClassBatches:
     """Single images in random order: any row may be anchor, and classes meet by chance.
 
-    For losses that take any batch, or triplets of `RandomTriplet`; miners of pairs refuse it.
+    For losses that take any batch, or triplets of `RandomTriplet`; miners of pairs refuse it. Where the last batch
+    would leave a process with fewer than two images, of which there are no batch statistics, it shares with the one
+    before.
 
     Args:
         images: per process and step, at least 2.
@@ -205,7 +207,10 @@ def _steps(items: Int[Tensor, "t k"], size: int, draws: Draws, rank: int, world:
     if not 0 <= rank < world:
         raise ValueError(f"a batch composition got rank={rank} of world={world}; expected 0 <= rank < world.")
     order = draws.bits("order", items[:, 0]).argsort(stable=True)
-    return [step.tensor_split(world)[rank].reshape(-1) for step in items[order].split(size * world)]
+    steps = list(items[order].split(size * world))
+    if items.shape[1] == 1 and len(steps) > 1 and len(steps[-1]) < 2 * world:  # a lone image has no batch statistics
+        steps[-2:] = torch.cat(steps[-2:]).tensor_split(2)
+    return [step.tensor_split(world)[rank].reshape(-1) for step in steps]
 
 
 def slots(rows: Int[Tensor, "r"], rows_per_item: int) -> Int[Tensor, "r"]:
