@@ -244,7 +244,7 @@ def test_anti_collapse_moves_positives_and_negatives_together_and_no_anchor():
     embedder, given = linear(), batch()
     seen = []
     embedder.register_forward_hook(lambda m, args, out: seen.append(args[0].detach()))
-    triplets = mined_on_clean(AntiCollapse(ADVERSARY), embedder, Triplet(), given, Draws(0))
+    triplets = mined_on_clean(AntiCollapse(ADVERSARY), embedder, Triplet(), given, Draws(0)).triplets
     seen.clear()
     step(AntiCollapse(ADVERSARY), embedder, Triplet(), given)
     pairs, anchors = seen[-2].unflatten(0, (4, 2)), seen[-1]
@@ -361,7 +361,7 @@ def test_the_published_shift_is_another_one_for_raw_embeddings_alone():
 def test_adapted_act_chooses_by_the_margin_whom_to_move():
     embedder, given = linear(), batch()
     z = clean_embeddings(embedder, given.images)
-    triplets = mined_on_clean(AntiCollapse(ADVERSARY), embedder, Contrastive(), given, Draws(0))
+    triplets = mined_on_clean(AntiCollapse(ADVERSARY), embedder, Contrastive(), given, Draws(0)).triplets
     before = torch.stack(triplets.of(z), dim=1)
     gaps = Spherical().pairs(before[:, 0], before[:, 2])
     loss = Contrastive(margin=float(gaps.median()) + 1e-9)

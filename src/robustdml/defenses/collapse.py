@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustdml.adversary import Adversary, embed_tuples
-from robustdml.defenses.defense import Mean, clean_embeddings, mined, mined_on_clean, needs_triplets
+from robustdml.defenses.defense import Mean, clean_embeddings, mined, mined_on_clean, on_triplets_only
 from robustdml.distance import Euclidean, Spherical
 from robustdml.draws import Draws
 from robustdml.energies import collapse, collapse_or_split
@@ -22,6 +22,8 @@ class AntiCollapse:
 
     adversary: Adversary
 
+    check = on_triplets_only
+
     def __call__(
         self,
         embedder: Embedder,
@@ -34,19 +36,12 @@ class AntiCollapse:
         mean: Mean,
     ) -> Step:
         """The anchor stays clean; full collapse gives hardness 0, that is a loss of one margin."""
-        triplets = mined_on_clean(self, embedder, loss, batch, draws)
-        anchor, positive, negative = triplets.of(batch.images)
-        pairs = torch.stack([positive, negative], dim=1)
-        index = batch.index[triplets.anchor]
-        collapsed = self.adversary(embedder, pairs, collapse(loss.distance), draws=draws, index=index)
+        chosen = mined_on_clean(self, embedder, loss, batch, draws)
+        energy = collapse(loss.distance)
+        collapsed = self.adversary(embedder, chosen.images[:, 1:], energy, draws=draws, index=chosen.index)
         others = embed_tuples(embedder, collapsed)  # before the anchors: this order of forward passes is part of
-        z = torch.cat([embedder(anchor)[:, None], others], dim=1)  # the method, since BatchNorm sees it
-        labels = batch.labels[triplets.anchor]
-        return Step(needs_triplets(self, loss).on_triplets(z), memory=memory, z=z, labels=labels)
-
-    def check(self, loss: Loss) -> None:
-        """The loss must be defined on triplets."""
-        needs_triplets(self, loss)
+        anchors = embedder(chosen.images[:, 0])  # the method, since BatchNorm sees it
+        return chosen.step(torch.cat([anchors[:, None], others], dim=1), memory)
 
 
 @dataclass(frozen=True)
@@ -82,22 +77,21 @@ class AdaptedAntiCollapse:
             act = AntiCollapse(self.adversary)
             return act(embedder, loss, batch, memory=memory, progress=progress, draws=draws, mean=mean)
         clean = clean_embeddings(embedder, batch.images)
-        triplets = mined(self, loss, clean, batch, draws)
-        anchor, positive, negative = triplets.of(batch.images)
         raw = replace(loss, distance=Euclidean()) if self.as_published else loss
-        close = raw.active(torch.stack(triplets.of(clean), dim=1))
+        chosen = replace(mined(self, loss, clean, batch, draws), loss=raw)
+        close = raw.active(torch.stack(chosen.triplets.of(clean), dim=1))
         here = close[:, None, None, None, None]
-        pairs = torch.where(here, torch.stack([positive, negative], dim=1), torch.stack([anchor, positive], dim=1))
+        pairs = torch.where(here, chosen.images[:, 1:], chosen.images[:, :2])
         energy = collapse_or_split(loss.distance, close)
-        index = batch.index[triplets.anchor]
-        moved = self.adversary(embedder, pairs, energy, draws=draws, index=index)
+        moved = self.adversary(embedder, pairs, energy, draws=draws, index=chosen.index)
         if self.as_published:
             others = F.normalize(embed_tuples(embedder, moved), dim=-1)
-            z = torch.cat([clean[triplets.anchor][:, None], others], dim=1)
+            z = torch.cat([clean[chosen.triplets.anchor][:, None], others], dim=1)
         else:
-            with_anchor = torch.cat([anchor[:, None], moved], dim=1)
-            z = embed_tuples(embedder, torch.where(here, with_anchor, torch.cat([moved, negative[:, None]], dim=1)))
-        return Step(raw.on_triplets(z), memory=memory, z=z, labels=batch.labels[triplets.anchor])
+            anchor, negative = chosen.images[:, :1], chosen.images[:, 2:]
+            tuples = torch.where(here, torch.cat([anchor, moved], dim=1), torch.cat([moved, negative], dim=1))
+            z = embed_tuples(embedder, tuples)
+        return chosen.step(z, memory)
 
     def check(self, loss: Loss) -> None:
         """Triplet or contrastive loss; as published, on the sphere."""

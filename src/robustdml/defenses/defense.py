@@ -1,11 +1,11 @@
 """What a defense is, and what several of them need."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from robustdml.draws import Draws
@@ -56,18 +56,51 @@ def clean_embeddings(embedder: Embedder, images: Float[Tensor, "b c h w"]) -> Fl
         return embedder(images)
 
 
-def mined_on_clean(defense: Defense, embedder: Embedder, loss: Loss, batch: Batch, draws: Draws) -> Triplets:
+@dataclass(frozen=True)
+class Mined:
+    """The triplets that a tuple-level defense trains on.
+
+    Attributes:
+        loss: what they are trained with.
+        triplets: rows of the batch.
+        images: clean, of anchor, positive and negative.
+        index, labels: of the anchors; an adversary draws by this index.
+    """
+
+    loss: TripletLoss
+    triplets: Triplets
+    images: Float[Tensor, "t 3 c h w"]
+    index: Int[Tensor, "t"]
+    labels: Int[Tensor, "t"]
+
+    def step(self, z: Float[Tensor, "t 3 d"], memory: dict[str, Tensor]) -> Step:
+        """The loss on embeddings of anchor, positive and negative, however they were moved."""
+        return Step(self.loss.on_triplets(z), memory=memory, z=z, labels=self.labels)
+
+
+def mined_on_clean(defense: Defense, embedder: Embedder, loss: Loss, batch: Batch, draws: Draws) -> Mined:
     """The triplets a tuple-level defense perturbs: those of the data, else mined on clean embeddings."""
-    needs_triplets(defense, loss)
+    fitting = needs_triplets(defense, loss)
     if batch.triplets is not None:
-        return batch.triplets
+        return _of_batch(fitting, batch, batch.triplets)
     return mined(defense, loss, clean_embeddings(embedder, batch.images), batch, draws)
 
 
-def mined(defense: Defense, loss: Loss, z: Float[Tensor, "b d"], batch: Batch, draws: Draws) -> Triplets:
+def mined(defense: Defense, loss: Loss, z: Float[Tensor, "b d"], batch: Batch, draws: Draws) -> Mined:
     """The same among embeddings of the batch that are there already."""
     loss = needs_triplets(defense, loss)
-    return batch.triplets or mine(loss, z, batch.labels, draws=draws, index=batch.index)
+    found = batch.triplets or mine(loss, z, batch.labels, draws=draws, index=batch.index)
+    return _of_batch(loss, batch, found)
+
+
+def _of_batch(loss: TripletLoss, batch: Batch, found: Triplets) -> Mined:
+    images = torch.stack(found.of(batch.images), dim=1)
+    return Mined(loss, found, images, batch.index[found.anchor], batch.labels[found.anchor])
+
+
+def on_triplets_only(self: Defense, loss: Loss) -> None:
+    """The loss must be defined on triplets."""
+    needs_triplets(self, loss)
 
 
 def needs_margin(defense: Defense, loss: Loss, why: str) -> Triplet:

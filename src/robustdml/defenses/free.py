@@ -1,13 +1,13 @@
 """Adversarial training for free."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from robustdml.adversary import Ball, embed_tuples
-from robustdml.defenses.defense import Mean, mined_on_clean, needs_triplets
+from robustdml.defenses.defense import Mean, mined_on_clean, on_triplets_only
 from robustdml.draws import Draws
 from robustdml.energies import hardness
 from robustdml.losses import Loss
@@ -37,6 +37,8 @@ class FreeTraining:
     repeats: int = 4
     forget_above: float | None = None
 
+    check = on_triplets_only
+
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise ValueError(f"FreeTraining needs repeats >= 1, got {self.repeats}.")
@@ -56,8 +58,10 @@ class FreeTraining:
     ) -> Step:
         """One repeat; `memory` holds the perturbation, and between repeats their number and the mined triplets."""
         repeat = int(memory["repeat"]) if "repeat" in memory else 0
-        triplets = mined_on_clean(self, embedder, loss, batch, draws) if repeat == 0 else _same(memory, batch)
-        images = torch.stack(triplets.of(batch.images), dim=1)
+        if repeat:
+            batch = replace(batch, triplets=_same(memory, batch))
+        chosen = mined_on_clean(self, embedder, loss, batch, draws)
+        images, triplets = chosen.images, chosen.triplets
         before = memory.get("perturbation", images[:0]).to(images)
         perturbation = _in_places(before, images).requires_grad_()
         z = embed_tuples(embedder, (images + perturbation).clamp(0, 1))
@@ -72,9 +76,7 @@ class FreeTraining:
             rows = torch.stack([triplets.anchor, triplets.positive, triplets.negative])
             return kept | {"repeat": rows.new_tensor(repeat + 1), "triplets": rows, "index": batch.index}
 
-        value = needs_triplets(self, loss).on_triplets(z)
-        labels = batch.labels[triplets.anchor]
-        return Step(value, {}, memory, again=again, after_backward=moved, z=z, labels=labels)
+        return replace(chosen.step(z, memory), again=again, after_backward=moved)
 
     def _moved(self, perturbation: Tensor, h: Float[Tensor, "t"]) -> Tensor:
         """The perturbation after an ascent step along the gradient that the weights used."""
@@ -83,10 +85,6 @@ class FreeTraining:
         if self.forget_above is not None:
             after[h > self.forget_above] = 0
         return after
-
-    def check(self, loss: Loss) -> None:
-        """The loss must be defined on triplets."""
-        needs_triplets(self, loss)
 
 
 def _in_places(perturbation: Tensor, images: Float[Tensor, "t 3 c h w"]) -> Tensor:

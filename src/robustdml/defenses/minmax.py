@@ -1,6 +1,6 @@
 """Training on triplets of which every member may move."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import torch
@@ -13,7 +13,7 @@ from robustdml.defenses.defense import (
     mined,
     mined_on_clean,
     needs_margin,
-    needs_triplets,
+    on_triplets_only,
 )
 from robustdml.draws import Draws
 from robustdml.energies import anchored_hardening, collapse_or_hardening, hardening, triplet_collapse
@@ -35,6 +35,8 @@ class MinMax:
 
     adversary: Adversary
 
+    check = on_triplets_only
+
     def __call__(
         self,
         embedder: Embedder,
@@ -47,17 +49,10 @@ class MinMax:
         mean: Mean,
     ) -> Step:
         """One forward pass of all three roles."""
-        triplets = mined_on_clean(self, embedder, loss, batch, draws)
-        images = torch.stack(triplets.of(batch.images), dim=1)
-        index = batch.index[triplets.anchor]
-        hard = self.adversary(embedder, images, hardening(loss.distance), draws=draws, index=index)
-        z = embed_tuples(embedder, hard)
-        labels = batch.labels[triplets.anchor]
-        return Step(needs_triplets(self, loss).on_triplets(z), memory=memory, z=z, labels=labels)
-
-    def check(self, loss: Loss) -> None:
-        """The loss must be defined on triplets."""
-        needs_triplets(self, loss)
+        chosen = mined_on_clean(self, embedder, loss, batch, draws)
+        energy = hardening(loss.distance)
+        hard = self.adversary(embedder, chosen.images, energy, draws=draws, index=chosen.index)
+        return chosen.step(embed_tuples(embedder, hard), memory)
 
 
 @dataclass(frozen=True)
@@ -69,6 +64,8 @@ class AnchoredMinMax:
     """
 
     adversary: Adversary
+
+    check = on_triplets_only
 
     def __call__(
         self,
@@ -83,18 +80,10 @@ class AnchoredMinMax:
     ) -> Step:
         """One forward pass of all three roles."""
         clean = clean_embeddings(embedder, batch.images)
-        triplets = mined(self, loss, clean, batch, draws)
-        anchor, positive, negative = triplets.of(batch.images)
-        energy = anchored_hardening(loss.distance, clean[triplets.anchor])
-        pairs = torch.stack([positive, negative], dim=1)
-        hard = self.adversary(embedder, pairs, energy, draws=draws, index=batch.index[triplets.anchor])
-        z = embed_tuples(embedder, torch.cat([anchor[:, None], hard], dim=1))
-        labels = batch.labels[triplets.anchor]
-        return Step(needs_triplets(self, loss).on_triplets(z), memory=memory, z=z, labels=labels)
-
-    def check(self, loss: Loss) -> None:
-        """The loss must be defined on triplets."""
-        needs_triplets(self, loss)
+        chosen = mined(self, loss, clean, batch, draws)
+        energy = anchored_hardening(loss.distance, clean[chosen.triplets.anchor])
+        hard = self.adversary(embedder, chosen.images[:, 1:], energy, draws=draws, index=chosen.index)
+        return chosen.step(embed_tuples(embedder, torch.cat([chosen.images[:, :1], hard], dim=1)), memory)
 
 
 @dataclass(frozen=True)
@@ -102,6 +91,8 @@ class TripletCollapse:
     """Pull all three members of a triplet together, then train them apart again (three-body collapse, TBC, RobRank)."""
 
     adversary: Adversary
+
+    check = on_triplets_only
 
     def __call__(
         self,
@@ -115,17 +106,10 @@ class TripletCollapse:
         mean: Mean,
     ) -> Step:
         """One forward pass of all three roles."""
-        triplets = mined_on_clean(self, embedder, loss, batch, draws)
-        images = torch.stack(triplets.of(batch.images), dim=1)
-        index = batch.index[triplets.anchor]
-        collapsed = self.adversary(embedder, images, triplet_collapse(loss.distance), draws=draws, index=index)
-        z = embed_tuples(embedder, collapsed)
-        labels = batch.labels[triplets.anchor]
-        return Step(needs_triplets(self, loss).on_triplets(z), memory=memory, z=z, labels=labels)
-
-    def check(self, loss: Loss) -> None:
-        """The loss must be defined on triplets."""
-        needs_triplets(self, loss)
+        chosen = mined_on_clean(self, embedder, loss, batch, draws)
+        energy = triplet_collapse(loss.distance)
+        collapsed = self.adversary(embedder, chosen.images, energy, draws=draws, index=chosen.index)
+        return chosen.step(embed_tuples(embedder, collapsed), memory)
 
 
 @dataclass(frozen=True)
@@ -137,6 +121,8 @@ class AlternatingCollapse:
 
     adversary: Adversary
 
+    check = on_triplets_only
+
     def __call__(
         self,
         embedder: Embedder,
@@ -149,17 +135,10 @@ class AlternatingCollapse:
         mean: Mean,
     ) -> Step:
         """One forward pass of all three roles."""
-        triplets = mined_on_clean(self, embedder, loss, batch, draws)
-        images = torch.stack(triplets.of(batch.images), dim=1)
-        index = batch.index[triplets.anchor]
+        chosen = mined_on_clean(self, embedder, loss, batch, draws)
         energy = collapse_or_hardening(loss.distance, draws)
-        z = embed_tuples(embedder, self.adversary(embedder, images, energy, draws=draws, index=index))
-        labels = batch.labels[triplets.anchor]
-        return Step(needs_triplets(self, loss).on_triplets(z), memory=memory, z=z, labels=labels)
-
-    def check(self, loss: Loss) -> None:
-        """The loss must be defined on triplets."""
-        needs_triplets(self, loss)
+        moved = self.adversary(embedder, chosen.images, energy, draws=draws, index=chosen.index)
+        return chosen.step(embed_tuples(embedder, moved), memory)
 
 
 @dataclass(frozen=True)
@@ -196,19 +175,18 @@ class StoppedMinMax:
                 clean = embedder(batch.images)
         else:
             clean = clean_embeddings(embedder, batch.images)
-        triplets = mined(self, loss, clean, batch, draws)
-        images = torch.stack(triplets.of(batch.images), dim=1)
+        chosen = mined(self, loss, clean, batch, draws)
         stop = self.stop(float(memory.get("previous", FIRST_LOSS)), triplet_loss.margin)
         energy = hardening(loss.distance, stop)
-        hard = self.adversary(embedder, images, energy, draws=draws, index=batch.index[triplets.anchor])
+        hard = self.adversary(embedder, chosen.images, energy, draws=draws, index=chosen.index)
         z = embed_tuples(embedder, hard)
-        value, logs = triplet_loss.on_triplets(z), {"stop": -stop}
+        step = chosen.step(z, memory)
+        value, logs = step.loss, {"stop": -stop}
         if self.structure:
-            anchor, positive, _ = triplets.of(clean)
+            anchor, positive, _ = chosen.triplets.of(clean)
             kept = triplet_loss.on_triplets(torch.stack([anchor, z[:, 0], positive], dim=1), margin=0.0)
             value, logs = value + self.structure * kept, logs | {"structure": float(kept.detach())}
-        memory = memory | {"previous": mean(value.detach())}
-        return Step(value, logs, memory, z=z, labels=batch.labels[triplets.anchor])
+        return replace(step, loss=value, logs=logs, memory=memory | {"previous": mean(value.detach())})
 
     @staticmethod
     def stop(previous: float, margin: float) -> float:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from robustdml.adversary import Adversary, embed_tuples
-from robustdml.defenses.defense import Mean, clean_embeddings, mined, needs_triplets
+from robustdml.defenses.defense import Mean, clean_embeddings, mined, on_triplets_only
 from robustdml.distance import Distance
 from robustdml.draws import Draws
 from robustdml.energies import shift
@@ -109,6 +109,8 @@ class AnchoredShiftTraining:
 
     adversary: Adversary
 
+    check = on_triplets_only
+
     def __call__(
         self,
         embedder: Embedder,
@@ -122,8 +124,8 @@ class AnchoredShiftTraining:
     ) -> Step:
         """Triplets are mined on clean embeddings; one forward pass of all three roles."""
         clean = clean_embeddings(embedder, batch.images)
-        triplets = mined(self, loss, clean, batch, draws)
-        rows = torch.cat([triplets.positive, triplets.negative])
+        chosen = mined(self, loss, clean, batch, draws)
+        rows = torch.cat([chosen.triplets.positive, chosen.triplets.negative])
         moved = shifted(
             self.adversary,
             embedder,
@@ -133,10 +135,5 @@ class AnchoredShiftTraining:
             draws=draws,
             index=batch.index[rows],
         )
-        z = embed_tuples(embedder, torch.stack([batch.images[triplets.anchor], *moved.chunk(2)], dim=1))
-        labels = batch.labels[triplets.anchor]
-        return Step(needs_triplets(self, loss).on_triplets(z), memory=memory, z=z, labels=labels)
-
-    def check(self, loss: Loss) -> None:
-        """The loss must be defined on triplets."""
-        needs_triplets(self, loss)
+        z = embed_tuples(embedder, torch.stack([chosen.images[:, 0], *moved.chunk(2)], dim=1))
+        return chosen.step(z, memory)
