@@ -1,7 +1,7 @@
 """A recipe: everything that determines a training run, and its JSON form."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Literal
 
@@ -17,9 +17,9 @@ from robustdml.data.transforms import TRANSFORMS
 from robustdml.defenses import DEFENSES, PENALTIES, Defense, FreeTraining, Plain
 from robustdml.defenses.defense import made_of
 from robustdml.distance import DISTANCES
-from robustdml.losses import LOSSES, Loss, pml_loss
+from robustdml.losses import LOSSES, Hybrid, Loss, pml_loss
 from robustdml.mining import MINERS, pml_miner
-from robustdml.models import MODELS, Backbone, BackboneHybrid, Model, Pretrainable, Pretrained
+from robustdml.models import HYBRIDS, MODELS, Backbone, BackboneHybrid, Model, Pretrainable, Pretrained
 from robustdml.plugins import installed
 from robustdml.serial import Json, read_as, to_json, with_field
 from robustdml.types import RunReference
@@ -156,11 +156,24 @@ class Recipe:
                 f"{self.model.name} with frozen batch statistics needs weights that bring statistics. Set --start "
                 "Pretrained, or --model.batchnorm train to learn them."
             )
+        model, loss = self.model, self.loss
+        if isinstance(loss, Hybrid) and isinstance(model, HYBRIDS) and loss.width != model.dim:
+            raise ValueError(
+                f"the loss takes {loss.width} numbers for the embedding and {type(model).__name__} gives {model.dim}. "
+                f"Type --model.dim {loss.width}, which sets both."
+            )
         self.defense.check(self.loss)
 
     def shrinkage(self, epoch: int) -> float:
         """What the learning rates are multiplied with in an epoch, counted from 0."""
         return 0.1 ** sum(m <= epoch for m in self.milestones)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model on its own, to set its fields before the loss follows."""
+
+    model: Model
 
 
 OWN = (Recipe, Adam, Sgd, Validation, Spc2, ClassBatches, TripletBatches, Adversary, RunReference, Pretrained)
@@ -193,10 +206,15 @@ def recipe_from_json(value: Json, where: str = "recipe.json") -> Recipe:
 def override(recipe: Recipe, path: str, text: str) -> Recipe:
     """The recipe with one field set from the command line, e.g. `defense.adversary.ball.eps`, `8/255`.
 
-    `pml:NAME` stands for a loss, or in a field called `miner` for a miner, of pytorch-metric-learning.
+    `pml:NAME` stands for a loss, or in a field called `miner` for a miner, of pytorch-metric-learning. The loss of a
+    hybrid follows the width of its model.
     """
     value: object = text
     if text.startswith(pml.PREFIX):
         name = text.removeprefix(pml.PREFIX)
         value = pml_miner(name) if path.endswith("miner") else pml_loss(name)
+    if isinstance(recipe.loss, Hybrid) and path.split(".", maxsplit=1)[0] == "model":
+        model = with_field(_Model(recipe.model), path, value, component_types()).model
+        loss = replace(recipe.loss, width=model.dim) if isinstance(model, HYBRIDS) else recipe.loss
+        return replace(recipe, model=model, loss=loss)
     return with_field(recipe, path, value, component_types())

@@ -86,6 +86,17 @@ def test_fields_are_set_from_words():
         adjusted(base, [("defense.adversry.ball.eps", "8/255")])
 
 
+def test_the_loss_of_a_hybrid_follows_the_width_of_its_model():
+    base = recipe("fashion:hc2f2:ptripletN")
+    made = adjusted(base, [("model.dim", "64"), ("loss.metric.margin", "0.3")])
+    assert (made.model.dim, made.loss.width, made.loss.distance.width) == (64, 64, 64)
+    assert made.loss.build(10, made.model.build((1, 28, 28)).dim).width == 64
+    with pytest.raises(ValueError, match=r"takes 64 numbers .* C2F2Hybrid gives 512\. Type --model\.dim 64"):
+        adjusted(base, [("loss.width", "64")])
+    with pytest.raises(ValueError, match=r"--model\.dmi: C2F2Hybrid has no field 'dmi'"):
+        adjusted(base, [("model.dmi", "64")])
+
+
 def test_resuming_needs_the_same_recipe(tmp_path):
     base = recipe("act-digits-small")
     (tmp_path / "recipe.json").write_text(json.dumps(recipe_to_json(adjusted(base, [("epochs", "3")]))))

@@ -1,7 +1,7 @@
 """Architectures: specifications that recipes name, and the embedders they build."""
 
 from robustdml.models.backbones import Backbone
-from robustdml.models.hybrid import BackboneHybrid, C2F2Hybrid
+from robustdml.models.hybrid import HYBRIDS, BackboneHybrid, C2F2Hybrid
 from robustdml.models.pretrained import Pretrainable, Pretrained
 from robustdml.models.resnet import SmallResNet
 from robustdml.models.small import (
@@ -24,6 +24,6 @@ MODELS: dict[str, type[Model]] = {
 }  # fmt: skip
 
 __all__ = [
-    "C2F2", "MODELS", "Backbone", "BackboneHybrid", "C2F2Classifier", "C2F2Hybrid", "LeNet", "LeNetClassifier", "Model",
-    "Perceptron", "Pixels", "Pretrainable", "Pretrained", "SmallConv", "SmallResNet",
+    "C2F2", "HYBRIDS", "MODELS", "Backbone", "BackboneHybrid", "C2F2Classifier", "C2F2Hybrid", "LeNet",
+    "LeNetClassifier", "Model", "Perceptron", "Pixels", "Pretrainable", "Pretrained", "SmallConv", "SmallResNet",
 ]  # fmt: skip

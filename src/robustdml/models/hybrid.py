@@ -92,3 +92,7 @@ class BackboneHybrid:
     @property
     def _trunk(self) -> Backbone:
         return Backbone(self.name, 0, self.batchnorm)
+
+
+HYBRIDS = (C2F2Hybrid, BackboneHybrid)
+"""Models that pack class scores behind an embedding of `dim` numbers."""

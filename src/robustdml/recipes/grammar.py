@@ -9,7 +9,7 @@ import re
 from robustdml.data.table import DATASETS, dataset
 from robustdml.defenses import FreeTraining, ShiftTraining
 from robustdml.losses import CrossEntropy, Hybrid, Loss, Margin
-from robustdml.models import BackboneHybrid, C2F2Hybrid
+from robustdml.models import HYBRIDS
 from robustdml.recipe import Adam, Recipe, Sgd
 from robustdml.recipes import networks
 from robustdml.recipes.loss_names import NOTES, named_loss
@@ -55,7 +55,7 @@ def from_string(text: str) -> Recipe:
         defense = with_barlow(defense)
     trained = _loss(plain_loss, text)
     groups: dict[str, Adam | Sgd] = {"beta": Sgd(lr=5e-4)} if isinstance(trained, Margin) else {}
-    if isinstance(fixed["model"], (C2F2Hybrid, BackboneHybrid)):
+    if isinstance(fixed["model"], HYBRIDS):
         if plain_loss != loss:
             raise ValueError(f"{text}: Barlow twins would see class scores of {network.name} too. Use {plain_loss}.")
         trained = Hybrid(fixed["model"].dim, trained)
