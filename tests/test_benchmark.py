@@ -1,13 +1,16 @@
 """Benchmarks: invariances, resuming, intervals and what the scorecard says."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from robustdml.adversary import L2, Adversary, Linf, Pgd
+from robustdml.attacks.goals import Candidate, Order, PreservingQuery
 from robustdml.benchmark import benchmark, stage
+from robustdml.clean import remarks
 from robustdml.curves import BUDGETS, with_budget, write_curve, write_examples
 from robustdml.data.digits import Digits
 from robustdml.deep_metric import DeepMetric
@@ -224,3 +227,36 @@ def test_the_interval_averages_what_the_score_averages():
     values = np.array([[30.0, 30.0, 30.0], [60.0, np.nan, 60.0]])
     low, high = bootstrap(values, 0)
     assert low == high == 45.0
+
+
+def test_a_profile_of_python_has_the_kappa_of_its_data_set(tmp_path):
+    goal = PreservingQuery("raise")
+    some = Profile("sp", (Measurement("SPQA+", goal, Adversary(BALL, Pgd(1, 0.05))),))
+    data = replace(Digits().load(), name="mnist")
+    card = benchmark(metric(), data, some, tmp_path, queries=4)
+    assert card["attacks"]["SPQA+"]["goal"]["weight"]["kappa"] == 2e4
+
+
+def test_a_small_gallery_lengthens_the_head_and_says_so(tmp_path):
+    goals = {"SPQA-": PreservingQuery("lower"), "CA-": Candidate("lower"), "ES": nine_goals(False)["ES"]}
+    some = Profile("head", tuple(Measurement(n, g, Adversary(BALL, Pgd(1, 0.05))) for n, g in goals.items()))
+    card = benchmark(metric(), Digits().load(), some, tmp_path, queries=4)
+    assert card["attacks"]["SPQA-"]["head"] == 6
+    assert "head" not in card["attacks"]["CA-"]  # 1 % of 360 is 3
+    assert "head" not in card["attacks"]["ES"]
+    assert any("too few for the targets of SPQA-:" in line for line in remarks(card))
+
+
+@pytest.mark.parametrize("distance", [Euclidean(), Dot()], ids=repr)
+def test_an_unbounded_shift_is_a_length_and_no_component(tmp_path, distance):
+    card = benchmark(replace(metric(), distance=distance), Digits().load(), profile(), tmp_path, queries=20)
+    es = card["attacks"]["ES"]
+    assert set(es["component"]) == {"ES:R"}
+    assert es["before"]["shift"] == 0 < es["after"]["shift"]
+
+
+def test_orders_that_stand_already_are_not_taken_for_dead_gradients(tmp_path):
+    """One in six random orders of three candidates is the wanted one."""
+    some = Profile("order", (Measurement("FOA", Order(3), Adversary(BALL, Pgd(2, 0.05))),))
+    card = benchmark(metric(), Digits().load(), some, tmp_path, queries=128)
+    assert card["checks"]["zero_gradient"]["ok"], card["checks"]["zero_gradient"]

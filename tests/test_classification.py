@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from robustdml.adversary import Adversary, Linf, Pgd
-from robustdml.attacks.goals import Mismatch
+from robustdml.attacks.goals import Candidate, EmbeddingShift, Misclassify, Mismatch
 from robustdml.benchmark import benchmark
 from robustdml.clean import remarks
 from robustdml.cli.main import main
@@ -24,6 +24,7 @@ from robustdml.recipes import recipe
 from robustdml.runs import build, checkpoint
 from robustdml.targets import plan
 from robustdml.train import train
+from robustdml.types import RunReference
 from tests.toys import linear
 
 ATTACK = Adversary(Linf(0.2), Pgd(8, 0.05))
@@ -195,3 +196,17 @@ def test_the_command_line_attacks_the_classes_of_a_hybrid(runs, tmp_path, monkey
     assert card["attacks"]["misclassify"]["after"]["recall@1"] <= card["clean"]["accuracy"]
     assert main(["attack", run, "--attack", "ES", *words]) == 0
     assert json.loads(capsys.readouterr().out)["ranks"] == "gallery"
+
+
+def test_a_surrogate_must_rank_what_the_target_ranks(runs, data, tmp_path):
+    """Else its energy is about other items: classes of one, images of the other."""
+    classifier, hybrid = runs["classify-digits-small"], runs["hybrid"]
+    for target, other, name in ((classifier, hybrid, "ES"), (hybrid, classifier, "CA+")):
+        goal = {"ES": EmbeddingShift(), "CA+": Candidate("raise")}[name]
+        profile = Profile("t", (Measurement(name, goal, ATTACK, surrogate=RunReference(str(other))),))
+        with pytest.raises(ValueError, match="Use a surrogate of the same task"):
+            benchmark(metric_of(target, data), data, profile, tmp_path, queries=4)
+    both = Profile("c", (Measurement("misclassify", Misclassify(), ATTACK, surrogate=RunReference(str(hybrid))),))
+    card = benchmark(metric_of(classifier, data), data, both, tmp_path, queries=32)
+    assert card["ranks"] == "classes"
+    assert card["attacks"]["misclassify"]["after"]["recall@1"] <= card["clean"]["accuracy"]

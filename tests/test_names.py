@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from robustdml.adversary import L2, Adversary, Linf, Nes, Universal
+from robustdml.adversary import L2, Adversary, Linf, Nes, Pgd, Universal
 from robustdml.attacks.goals import (
     Agnostic,
     Candidate,
@@ -93,6 +93,9 @@ def test_the_profile_is_called_after_the_attack():
         ("CA:pm=+:W=one", "W must be a whole number, got 'one'"),
         ("CA:pm=*", r"pm must be \+ or -"),
         ("CA:pm=+:eps=x", "expected a number or a fraction"),
+        ("CA:pm=+:M=5", "cannot read 'M=5'.* CA takes eps, alpha, pgditer, pm, W"),
+        ("ES:W=5", "cannot read 'W=5'"),
+        ("ES:eps=0.1:eps=0.2", "eps is given twice"),
     ],
 )
 def test_strings_that_are_none(text, said):
@@ -102,14 +105,14 @@ def test_strings_that_are_none(text, said):
 
 def test_preserving_attacks_take_their_weight_from_the_data_set_or_from_the_caller():
     text = "SPQA:pm=-:M=10:eps=0.1:alpha=0.01:pgditer=5"
-    assert named(text, data="cars196").goal == PreservingQuery("lower", 10, weight=DynamicWeight(7e4))
-    assert named("SPQA+").goal == PreservingQuery("raise", 1, unique=True, weight=DynamicWeight(4e4))
+    assert named(text).goal == PreservingQuery("lower", 10, weight=DynamicWeight())
+    assert named("SPQA+").goal == PreservingQuery("raise", 1, unique=True, weight=DynamicWeight())
     for xi, weight in (
         ("100", FixedWeight(100.0)),
-        ("image", DynamicWeight(2e4, "image")),
-        ("batch", DynamicWeight(2e4)),
+        ("image", DynamicWeight(per="image")),
+        ("batch", DynamicWeight()),
     ):
-        [m] = attack_profile("SPFOA", GREY, data="mnist", count=3, xi=xi).measurements
+        [m] = attack_profile("SPFOA", GREY, count=3, xi=xi).measurements
         assert m.goal == PreservingOrder(3, weight=weight)
     with pytest.raises(ValueError, match="--xi belongs to the attacks that preserve something"):
         attack_profile("QA+", GREY, xi="1")
@@ -141,6 +144,38 @@ def test_a_black_box_search_replaces_the_gradient():
             attack_profile("ES", GREY, **words)
     with pytest.raises(ValueError, match="no black-box form"):
         attack_profile("CA+-universal", GREY, search="nes")
+    for words in ({"eps": 2 / 255}, {}):  # 3/255 whatever the radius and whatever a string says
+        [m] = attack_profile("CA:pm=+:alpha=0.0039", GREY, search="nes", **words).measurements
+        assert m.adversary.search.step_size == 3 / 255
+    [m] = attack_profile("ES", GREY, search="nes", step_size=0.1).measurements
+    assert m.adversary.search.step_size == 0.1
+    [m] = attack_profile("ES", GREY, search="nes", norm="l2", eps=1.0, steps=10).measurements
+    assert m.adversary.search.step_size == 0.25
+
+
+def test_a_schedule_derives_the_steps_from_the_radius():
+    for eps, size, steps in ((0.01, 1 / 255, 10), (0.06, 0.006, 20), (0.3, 0.01, 30)):
+        [m] = attack_profile("QA+", GREY, eps=eps, schedule="eccv").measurements
+        search = m.adversary.search
+        assert (m.adversary.ball, search.steps, search.step_size) == (Linf(eps), steps, pytest.approx(size))
+    for words, said in (
+        ({}, "give it with --eps"),
+        ({"eps": 0.1, "norm": "l2"}, "from a radius of linf"),
+        ({"eps": 0.1, "steps": 3}, "leave out --steps"),
+        ({"eps": 0.1, "schedule": "icml"}, "must be eccv"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            attack_profile("QA+", GREY, **{"schedule": "eccv", **words})
+
+
+def test_large_images_are_attacked_in_the_published_blocks():
+    assert attack_profile("SPQA+", (3, 224, 224)).batch == PROFILES["pami224"].batch == 112
+    assert attack_profile("SPQA+", GREY).batch == PROFILES["pami28"].batch == 128
+
+
+def test_a_radius_beyond_the_pixel_range_is_a_mistake():
+    with pytest.raises(ValueError, match="Write 8/255"):
+        attack_profile("ES", GREY, eps=8.0)
 
 
 def test_universal_attacks_have_their_own_search():
@@ -149,6 +184,8 @@ def test_universal_attacks_have_their_own_search():
     assert m.goal == Agnostic(Query("lower"))
     assert m.adversary == Adversary(Linf(0.1), Universal(100, 2 / 255))
     assert profile.name == "attack-QA--universal-eps25.5"
+    [m] = attack_profile("misclassify-universal", GREY).measurements
+    assert m.adversary == Adversary(Linf(77 / 255), Pgd(32, 3 / 255, universal=True))
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))

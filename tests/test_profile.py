@@ -4,9 +4,9 @@ from itertools import product
 
 import pytest
 
-from robustdml.adversary import Adversary, Linf, Nes, Pgd
+from robustdml.adversary import L2, Adversary, Linf, Nes, Pgd
 from robustdml.attacks.goals import Candidate, DynamicWeight, FixedWeight, PreservingQuery
-from robustdml.names import profile_named, searched
+from robustdml.names import searched
 from robustdml.profile import PROFILES, Measurement, Profile, black_box, for_data, transferred
 from robustdml.types import RunReference
 
@@ -63,7 +63,7 @@ def test_the_weights_are_dynamic_except_in_the_profiles_of_eccv():
         for m in PROFILES[name].measurements:
             if isinstance(m.goal, PreservingQuery):
                 xi = {"raise": 1.0, "lower": 100.0}[m.goal.direction]
-                assert m.goal.weight == (FixedWeight(xi) if name.startswith("eccv") else DynamicWeight(4e4))
+                assert m.goal.weight == (FixedWeight(xi) if name.startswith("eccv") else DynamicWeight())
 
 
 def test_the_cvpr_profile_is_rob224_by_its_other_name():
@@ -77,11 +77,12 @@ def test_measurements_that_differ_in_budget_or_number_share_their_draws():
     assert all(m.stream == "" for m in PROFILES["rob28"].measurements)
 
 
-def test_kappa_follows_the_data_set_in_our_own_profiles():
-    assert profile_named("rob28", data="mnist") is PROFILES["rob28"]
-    weights = {m.goal.weight for m in profile_named("pami28", data="mnist").measurements[:16]}
-    assert weights == {DynamicWeight(2e4)}
+def test_kappa_follows_the_data_set_where_none_is_given():
+    assert for_data(PROFILES["rob28"], "mnist") is PROFILES["rob28"]
     assert for_data(PROFILES["eccv28"], "mnist") is PROFILES["eccv28"]
+    ours = for_data(PROFILES["pami28"], "mnist")
+    assert {m.goal.weight for m in ours.measurements[:16]} == {DynamicWeight(2e4)}
+    assert for_data(ours, "cars") is ours  # it has one now
 
 
 @pytest.mark.parametrize(("name", "shape", "said"), [
@@ -129,3 +130,16 @@ def test_the_transfer_form_names_its_surrogate():
     published = transferred(PROFILES["rob28"], RunReference("runs/plain"), "plain", "target")
     assert published.name == "rob28-from-plain-as-published"
     assert {m.attack.energy_gallery for m in published.measurements} == {"target"}
+
+
+def test_single_steps_have_no_black_box_form():
+    assert [m.name for m in black_box(PROFILES["class28"]).measurements] == ["misclassify", "misclassify-next"]
+    single = Measurement("ES", PROFILES["rob28"].measurements[5].goal, Adversary(Linf(0.1), Pgd(1, 0.1)))
+    with pytest.raises(ValueError, match="single steps only"):
+        black_box(Profile("own", (single,)))
+
+
+def test_the_black_box_steps_of_l2_cross_the_ball():
+    goal = PROFILES["rob28"].measurements[5].goal
+    [m] = black_box(Profile("own", (Measurement("ES", goal, Adversary(L2(1.0), Pgd(10, 0.1))),))).measurements
+    assert m.adversary.search.step_size == 0.25

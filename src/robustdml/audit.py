@@ -1,16 +1,19 @@
 """Checks on an evaluation and its attacks: each says in words what it means when it fails."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustdml.adversary import Adversary, Ball
+from robustdml.adversary import Adversary, Ball, Universal
 from robustdml.adversary.adversary import embed_tuples
 from robustdml.adversary.pgd import Pgd, input_gradient
 from robustdml.attacks import Attack, Outcome, Scene, Surrogate
+from robustdml.attacks.attack import embedding_shift
+from robustdml.attacks.goals import Agnostic
 from robustdml.deep_metric import DeepMetric
 from robustdml.draws import Draws
 from robustdml.models.embedder import Embedder, frozen
@@ -150,16 +153,27 @@ def first_gradients(
     index: Int[Tensor, "b"],
     surrogate: Surrogate | None = None,
 ) -> Check:
-    """Share of images whose first gradient is zero, NaN or infinite, of those whose goal is not reached already."""
+    """Share of images whose first gradient is zero, NaN or infinite.
+
+    Images whose goal is reached already have nothing to gain: they count only if the embedding has no gradient either.
+    """
     embedder, stand_in = attack.works_on(metric, scene, surrogate)
     aims, every = attack.goal.choose(scene, draws=draws, index=index), arange_like(images)
     energy, achieved = attack.goal.energy(stand_in, aims), attack.goal.achieved(stand_in, aims)(stand_in.clean, every)
-    with frozen(embedder), torch.enable_grad():
-        gradient = input_gradient(lambda x, unit, step: energy(embed_tuples(embedder, x), unit, step), images, every, 0)
-    flat = gradient.flatten(1)[~achieved]
-    useless = float((~torch.isfinite(flat).all(dim=1) | (flat == 0).all(dim=1)).float().mean()) if len(flat) else 0.0
+
+    def lost(of: Callable[[Tensor, int], Tensor]) -> Tensor:
+        with frozen(embedder), torch.enable_grad():
+            gradient = input_gradient(
+                lambda x, unit, step: of(embed_tuples(embedder, x), step), images, every, 0
+            ).flatten(1)
+        return ~torch.isfinite(gradient).all(dim=1) | (gradient == 0).all(dim=1)
+
+    nowhere = lost(lambda z, step: energy(z, every, step))
+    if bool((nowhere & achieved).any()):
+        nowhere &= ~achieved | lost(lambda z, step: z @ torch.cos(arange_like(z[0]).to(z.dtype)))
+    useless = float(nowhere.float().mean())
     ok = useless <= 0.05
-    message = f"{name}: first gradient zero, NaN or infinite for {100 * useless:.1f} % of {len(flat)} images" + (
+    message = f"{name}: first gradient zero, NaN or infinite for {100 * useless:.1f} % of {len(images)} images" + (
         ""
         if ok
         else ". The attack cannot start there: the score overstates robustness. Look for saturation, quantisation or "
@@ -197,7 +211,8 @@ def zero_budget(
 ) -> Check:
     """With eps = 0 the attack changes neither images nor scores."""
     ball = replace(attack.adversary.ball, eps=0.0)  # type: ignore[type-var]  # every ball is a dataclass with eps
-    none = replace(attack, adversary=Adversary(ball, Pgd(1, 0.0)), surrogate=None)
+    nowhere = Universal(1, 0.0) if isinstance(attack.goal, Agnostic) else Pgd(1, 0.0)
+    none = replace(attack, adversary=Adversary(ball, nowhere), surrogate=None)
     outcome = none(metric, scene, images, draws=draws, index=index)
     apart = max(
         float((outcome.after[k] - outcome.before[k]).abs().nan_to_num().mean()) for k in outcome.before if k != "shift"
@@ -229,7 +244,7 @@ def score_again(
 ) -> dict[str, Tensor]:
     """Scores of some images that stand for the outcome's: embedded afresh, in reversed order."""
     z = metric.embed(images.flip(0)).flip(0)
-    return attack.goal.score(scene, outcome.aims)(z) | {"shift": scene.distance.pairs(z, scene.clean)}
+    return attack.goal.score(scene, outcome.aims)(z) | {"shift": embedding_shift(scene.distance, z, scene.clean)}
 
 
 def in_8_bit(images: Float[Tensor, "b c h w"], ball: Ball, centre: Float[Tensor, "b c h w"]) -> Tensor:

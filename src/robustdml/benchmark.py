@@ -110,8 +110,8 @@ def surrogates_of(profile: Profile, metric: DeepMetric, data: ImageSet) -> dict[
             theirs, ours = _RANKED[found[m.surrogate].ranks], _RANKED[metric.ranks]
             if theirs != ours:
                 raise ValueError(
-                    f"the surrogate {m.surrogate.path} ranks {theirs}, the attacked model {ours}. Use a surrogate of the "
-                    "same task."
+                    f"the surrogate {m.surrogate.path} ranks {theirs}, the attacked model {ours}. Use a surrogate "
+                    "of the same task."
                 )
             if m.energy_gallery == "target":
                 check_one_space(m.surrogate, found[m.surrogate].embedder.dim, metric.embedder.dim)

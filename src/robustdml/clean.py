@@ -57,8 +57,8 @@ def remarks(card: Json) -> list[str]:
     longer = [name for name, attack in card.get("attacks", {}).items() if "head" in attack]
     if longer:
         found.append(
-            f"1 % of {card['gallery']} gallery images is too few for the targets of {', '.join(longer)}: they are drawn "
-            "from as many of the nearest as are needed"
+            f"1 % of {card['gallery']} gallery images is too few for the targets of {', '.join(longer)}: they are "
+            "drawn from as many of the nearest as are needed"
         )
     if card["classes"] < 2:
         found.append("all gallery images are of one class: every ranking is right, and recall says nothing")

@@ -63,7 +63,9 @@ def write_curve(
         for j, m in enumerate(profile.measurements):
             progress(i * len(profile.measurements) + j, total, f"curve {m.name}")
             after = _after(stage, profile, replace(m, adversary=with_budget(m.adversary, share)))
-            found |= {n: float(np.nanmean(v)) for n, v in component_values(m.name, after, stage.metric.distance).items()}
+            found |= {
+                n: float(np.nanmean(v)) for n, v in component_values(m.name, after, stage.metric.distance).items()
+            }
             if "recall@1" in after:
                 recalls[m.name].append(float(np.nanmean(after["recall@1"])))
         eps.append(share * whole)
@@ -93,8 +95,8 @@ def check_one_budget(profile: Profile) -> None:
     budgets = {m.adversary.ball for m in profile.measurements}
     if len(budgets) > 1:
         raise ValueError(
-            f"--curve takes shares of one radius, and profile {profile.name} has {len(budgets)} balls. Its own results are "
-            "the curve; or use a profile of one ball such as rob28."
+            f"--curve takes shares of one radius, and profile {profile.name} has {len(budgets)} balls. Its own "
+            "results are the curve; or use a profile of one ball such as rob28."
         )
 
 

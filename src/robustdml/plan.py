@@ -27,7 +27,7 @@ from robustdml.serial import Json
 from robustdml.targets import Plan
 from robustdml.types import Batch
 
-TRIAL_ROWS = 6
+TRIAL_ROWS, TRIAL_ITEMS = 6, 32
 """Whole pairs and whole triplets alike."""
 MIB = 2**20
 _MIXED_FOLDER = (3, 224, 224)

@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 
 from robustdml.adversary import Adversary
+from robustdml.attacks.goals import Goal
+from robustdml.attacks.scene import TOP_SHARE
 from robustdml.audit import Check
 from robustdml.data.images import ImageSet
 from robustdml.deep_metric import DeepMetric
+from robustdml.distance import Distance
 from robustdml.evaluate import Evaluation
 from robustdml.profile import Profile
 from robustdml.score import COMPONENTS, WORST_CASE, ers, normalised

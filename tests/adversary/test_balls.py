@@ -12,7 +12,7 @@ from robustdml.draws import Draws
 from tests.toys import generator
 
 ALL = pytest.mark.parametrize("ball", BALLS.values(), ids=lambda c: c.__name__)
-RADII = st.floats(0, 3)
+RADII = st.floats(0, 1)
 SPREADS = st.floats(0, 5)
 
 

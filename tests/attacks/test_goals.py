@@ -68,8 +68,8 @@ def choose(goal, scene, index=ROWS, seed=0):
     return goal.choose(scene, draws=Draws(seed), index=index)
 
 
-def attacked(goal, metric, scene, images, eps=0.1, steps=6, index=ROWS):
-    adversary = Adversary(Linf(eps), Pgd(steps, 2 * eps / steps))
+def attacked(goal, metric, scene, images, eps=0.1, steps=6, index=ROWS, search=None):
+    adversary = Adversary(Linf(eps), search or Pgd(steps, 2 * eps / steps))
     return Attack(goal, adversary)(metric, scene, images, draws=Draws(0), index=index)
 
 
@@ -105,7 +105,7 @@ def test_rank_attacks_aim_anywhere_or_at_the_head(goal, inside):
     for image in range(len(ROWS)):
         seen = set(drawn[image].flatten().tolist())
         if goal.direction == "lower":
-            assert seen == set(scene.nearest[image].tolist())
+            assert seen == set(scene.head(goal.from_head)[image].tolist())
         else:
             assert len(seen) > 0.9 * scene.size
     if goal.direction == "lower" or goal.unique:
@@ -156,7 +156,7 @@ def test_untargeted_goals_have_no_aims(goal):
 
 
 @pytest.mark.parametrize(("goal", "message"), [
-    (Query("lower", 11), "11 targets cannot be drawn from the 10 nearest of a gallery of 60 items. Use fewer targets"),
+    (Query("lower", 60), "60 targets cannot be drawn from the 59 nearest of a gallery of 60 items. Use fewer targets"),
     (Query("raise", 60, unique=True), "60 different targets cannot be drawn from 59 other gallery items. Use fewer"),
     (Candidate("raise", 60, unique=True), "60 different targets cannot be drawn from 59 other gallery items"),
 ], ids=repr)  # fmt: skip
@@ -331,7 +331,7 @@ def test_percentile_ranks_are_places_in_a_full_sort(distance, direction):
 
 def test_the_own_clean_copy_does_not_come_before_the_candidate():
     _, scene, _ = toy()
-    aims = scene.nearest[:, 1:2]
+    aims = scene.head(2)[:, 1:]
     d = scene.distance.matrix(scene.gallery.z[aims[:, 0]], scene.gallery.z)
     place = torch.tensor([int((row < row[own]).sum()) for row, own in zip(d, scene.itself)])
     for direction in ("raise", "lower"):
@@ -579,6 +579,12 @@ def test_the_dynamic_weight_is_cut_off_and_never_nan():
     assert DynamicWeight()(torch.tensor([0.0, 2e-4])).tolist() == pytest.approx([math.exp(4)] * 2)
 
 
+def test_without_a_data_set_kappa_is_that_of_unknown_ones():
+    assert torch.equal(DynamicWeight()(torch.tensor([1e-4])), DynamicWeight(4e4)(torch.tensor([1e-4])))
+    with pytest.raises(ValueError, match="xi >= 0, got -5"):
+        FixedWeight(-5.0)
+
+
 def test_kappa_is_that_of_the_data_set():
     for name, kappa in (("mnist", 2e4), ("fashion", 4e4), ("Fashion-MNIST", 4e4), ("cars196", 7e4), ("digits", 4e4)):
         assert kappa_of(name) == kappa
@@ -591,7 +597,7 @@ def test_the_nearest_others_are_preserved(goal):
         aims = choose(goal, scene, seed=seed)
         targets, preserved = aims[:, : goal.candidates], aims[:, goal.candidates :]
         published_raise = isinstance(goal, PreservingQuery) and goal.direction == "raise" and not goal.unique
-        for own, taken, kept in zip(scene.nearest.tolist(), targets.tolist(), preserved.tolist()):
+        for own, taken, kept in zip(scene.head(10).tolist(), targets.tolist(), preserved.tolist()):
             left = own if published_raise else [row for row in own if row not in taken]
             assert kept == left[:5]
 
@@ -644,15 +650,41 @@ def test_tau_is_that_of_kendall():
 def test_a_universal_goal_has_one_target_and_tells_seen_images_from_unseen_ones():
     metric, scene, images = toy()
     goal = Agnostic(Query("raise"))
-    outcome = attacked(goal, metric, scene, images)
+    search = Universal(5, 0.05)
+    outcome = attacked(goal, metric, scene, images, search=search)
     assert len(outcome.aims.unique()) == 1
     assert outcome.after["seen_prank"].isnan().tolist() == [False, True, False, True, False]
     assert outcome.after["unseen_prank"].isnan().tolist() == [True, False, True, False, True]
     prank = Query("raise").score(scene, outcome.aims)(metric.embed(outcome.images))["prank"]
     torch.testing.assert_close(outcome.after["seen_prank"][::2], prank[::2])
-    near = attacked(Agnostic(Candidate("lower")), metric, scene, images)
+    near = attacked(Agnostic(Candidate("lower")), metric, scene, images, search=search)
     d = scene.distance.matrix(scene.clean, scene.gallery.z[near.aims[0]])[:, 0]
     assert near.after["seen_prank"].isfinite().nonzero().tolist() == [[int(d[::2].argmin()) * 2]]
+
+
+def test_a_universal_goal_needs_a_universal_search():
+    with pytest.raises(ValueError, match="one displacement for all images, got Pgd"):
+        Attack(Agnostic(Query("raise")), Adversary(Linf(0.1), Pgd(2, 0.1)))
+
+
+@pytest.mark.parametrize("direction", ["raise", "lower"])
+@pytest.mark.parametrize("per", ["batch", "image"])
+def test_the_weight_of_the_distance_objective_follows_the_hinge_of_what_is_preserved(direction, per):
+    """With the distance itself in the exponent it would be cut off from the start, and nothing would move."""
+    _, scene, _ = toy()
+    goal = PreservingQuery(direction, weight=DynamicWeight(30.0, per), objective="distance")
+    aims = choose(goal, scene)
+    target, preserve = aims[:, :1], aims[:, 1:]
+
+    def literal(z, unit, step):
+        to_all = scene.distance.matrix(z, scene.gallery.z)
+        kept = to_all.gather(1, preserve[unit])
+        lost = (kept[:, :, None] - to_all[:, None, :]).clamp_min(0).mean(dim=(1, 2)).detach()
+        xi = (30 * (lost.mean() if per == "batch" else lost)).exp()
+        sign = 1 if direction == "raise" else -1
+        return sign * to_all.gather(1, target[unit])[:, 0] + xi * kept.mean(dim=1)
+
+    compare(goal.energy(scene, aims), literal, moved(scene))
 
 
 @pytest.mark.parametrize("kind", [Candidate, Query])

@@ -286,7 +286,8 @@ def test_a_black_box_attack_and_its_plan(trained, here, call):
 def test_a_transfer_attack_and_its_plan(trained, here, call):
     words = ("attack", trained, "--attack", "ES", "--steps", 3, "--queries", 10, "--json")
     own = json.loads(call(*words, "--out", "own")[1])
-    for extra, name in (((), "run"), (("--energy-gallery", "target"), "run-as-published")):
+    label = "-".join(trained.parts[-2:])  # it lies outside the current folder
+    for extra, name in (((), label), (("--energy-gallery", "target"), f"{label}-as-published")):
         transfer = (*words, "--surrogate", trained, *extra)
         plan = json.loads(call(*transfer, "--dry-run")[1])
         code, out, err = call(*transfer, "--out", "a")
@@ -334,6 +335,29 @@ def test_a_profile_of_several_norms_is_printed(trained, here, call):
     assert "several norms, eps 0.5" in out
 
 
+def test_results_by_way_of_different_surrogates_are_different_files(trained, here, call):
+    for folder in ("runs/a", "runs/b", "other"):
+        shutil.copytree(trained, here / folder)
+    words = ("attack", trained, "--attack", "ES", "--steps", 1, "--queries", 4, "--out", "out")
+    for surrogate in ("runs/a", "runs/b", "other", "runs/a/checkpoints/last"):
+        assert call(*words, "--surrogate", surrogate)[0] == 0
+    names = {f.stem.partition("-from-")[2] for f in (here / "out").glob("*.json")}
+    assert names == {"a", "b", "other", "a-last"}
+
+
+def test_a_curve_of_many_budgets_is_refused_before_anything_is_attacked(trained, here, call):
+    code, _, err = call("benchmark", trained, "--profile", "qccurve28", "--curve", "--queries", 3, "--out", "q")
+    assert code == 2
+    assert "profile qccurve28 has 12 balls" in err
+    assert not (here / "q").exists()
+
+
+def test_a_plan_of_many_targets_has_a_gallery_that_holds_them(trained, call):
+    code, out, err = call("attack", trained, "--attack", "CA+", "--count", 50, "--dry-run", "--json")
+    assert code == 0, err
+    assert json.loads(out)["backward_per_image"] == 32
+
+
 def test_profiles_of_many_budgets_and_other_searches(trained, here, call):
     text = json.dumps(profile_to_json(PROFILES["qccurve28"])).replace('"steps": 32', '"steps": 2')
     (here / "curve.json").write_text(text)
@@ -354,7 +378,7 @@ def test_profiles_of_many_budgets_and_other_searches(trained, here, call):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--attack", "QA-", "--count", 11), "11 targets cannot be drawn from the 10 nearest"),
+        (("--attack", "QA-", "--count", 400), "400 targets cannot be drawn from the 359 nearest"),
         (("--attack", "CA+", "--count", 400), "400 different targets cannot be drawn from 359 other"),
         (("--attack", "CA:pm=+:W=400"), "400 targets cannot be drawn from 360 gallery items"),
         (("--attack", "SPQA-", "--count", 359), "leave nothing to preserve"),

@@ -58,8 +58,8 @@ class Linf:
         check_radius(self.eps)
         if self.eps > 1:
             raise ValueError(
-                f"eps of linf is a fraction of the pixel range [0, 1], got {self.eps}. Write {self.eps:g}/255 for steps "
-                "of 8-bit images, or 1 for no bound but the box."
+                f"eps of linf is a fraction of the pixel range [0, 1], got {self.eps}. Write {self.eps:g}/255 if you "
+                "mean levels of an 8-bit image, or 1 for no bound but the box."
             )
 
     def project(self, x: Float[Tensor, "*n c h w"], centre: Float[Tensor, "*n c h w"]) -> Float[Tensor, "*n c h w"]:

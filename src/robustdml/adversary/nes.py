@@ -1,6 +1,5 @@
 """Natural evolution strategies: a search that sees energies only (Ilyas et al., arXiv:1804.08598)."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -50,8 +49,8 @@ class Nes:
     def __post_init__(self) -> None:
         if self.steps < 2:
             raise ValueError(
-                f"Nes needs steps >= 2, got {self.steps}: a single one moves the image by {self.step_size:.3g} at most and "
-                "measures nothing. 32 are the published ones."
+                f"Nes needs steps >= 2, got {self.steps}: one moves the image by {self.step_size:.3g} at most, which "
+                "measures nothing. The published number is 32."
             )
         if self.population < 2 or self.population % 2:
             raise ValueError(
@@ -95,7 +94,7 @@ class Nes:
         """The estimate up to a positive factor, some images at a time."""
         found = torch.empty_like(x)
         for some in arange_like(x).split(max(1, ROWS // self.population)):
-            noise = self._noise(x[some], ball, step, draws, index[some])
+            noise = self._noise(x[some], ball, f"population {step}", self.population // 2, draws, index[some])
             difference = self._values(energy, x[some], centre[some], ball, noise, some, step)
             found[some] = torch.einsum("bp,bp...->b...", difference, noise)
         return found
@@ -116,27 +115,23 @@ class Nes:
     ) -> Tensor:
         """The same with every image once in each call."""
         found, unit = torch.zeros_like(x), arange_like(x)
-        for displacement in self._members(x, ball, step, draws, index):
+        for pair in range(self.population // 2):  # all noise at once would be half the population times the block
+            displacement = self._noise(x, ball, f"population {step} {pair}", 1, draws, index)[:, 0]
             plus, minus = (energy(ball.project(x + sign * displacement, centre), unit, step) for sign in (1.0, -1.0))
             found += usable_difference(plus, minus).view(-1, *[1] * (x.ndim - 1)) * displacement
         return found
 
-    def _members(self, x: Tensor, ball: Ball, step: int, draws: Draws, index: Tensor) -> Iterator[Tensor]:
-        groups = arange_like(x).split(max(1, ROWS // self.population))
-        noise = torch.cat([self._noise(x[g], ball, step, draws, index[g]) for g in groups])
-        return iter(noise.unbind(dim=1))
-
     def _noise(
-        self, x: Tensor, ball: Ball, step: int, draws: Draws, index: Int[Tensor, "b"]
+        self, x: Tensor, ball: Ball, purpose: str, pairs: int, draws: Draws, index: Int[Tensor, "b"]
     ) -> Float[Tensor, "b p *k c h w"]:
         """The first member of each pair: Gaussian, clipped to the ball."""
         shape, (height, width) = tuple(x.shape[1:]), x.shape[-2:]
         sigma = 2 * ball.eps if self.sigma is None else self.sigma
         if width <= FINE_SIDE:
-            z = draws.normal(f"population {step}", index, (self.population // 2, *shape), x.dtype)
+            z = draws.normal(purpose, index, (pairs, *shape), x.dtype)
         else:
-            coarse = (self.population // 2, *shape[:-2], COARSE_SIDE, COARSE_SIDE)
-            z = draws.normal(f"population {step}", index, coarse, x.dtype)
+            coarse = (pairs, *shape[:-2], COARSE_SIDE, COARSE_SIDE)
+            z = draws.normal(purpose, index, coarse, x.dtype)
             row, column = (torch.arange(side, device=x.device) * COARSE_SIDE // side for side in (height, width))
             z = z[..., row[:, None], column]
         return ball.clip(sigma * z)

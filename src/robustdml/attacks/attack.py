@@ -106,12 +106,12 @@ class Attack:
             index=index,
         )
         z = metric.embed(perturbed)
-        shift = _shift(scene.distance, z, scene.clean)
+        shift = embedding_shift(scene.distance, z, scene.clean)
         before = score(scene.clean) | {"shift": torch.zeros_like(shift)}
         return Outcome(perturbed, aims, before, score(z) | {"shift": shift})
 
 
-def _shift(distance: Distance, z: Float[Tensor, "b d"], clean: Float[Tensor, "b d"]) -> Float[Tensor, "b"]:
+def embedding_shift(distance: Distance, z: Float[Tensor, "b d"], clean: Float[Tensor, "b d"]) -> Float[Tensor, "b"]:
     """How far embeddings have moved; under an unbounded distance in the Euclidean one, since not all are 0 at rest."""
     if distance.largest is None:
         return Euclidean().pairs(distance.place(z), distance.place(clean))

@@ -38,9 +38,10 @@ def by_way_of(profile: Profile, surrogate: Path | None, energy_gallery: Literal[
 
 
 def _label(run: Path) -> str:
-    """The folders of a run below `runs`, so that results by way of different ones are different files."""
-    parts = [p for p in run.parts if p not in (run.anchor, ".", "..")] or [run.resolve().name]
-    below = parts[len(parts) - parts[::-1].index("runs") :] if "runs" in parts[:-1] else parts
+    """The folders of a run below `runs` or the current folder: results by way of different runs are different files."""
+    whole, here = run.resolve(), Path.cwd()
+    parts = whole.relative_to(here).parts if whole.is_relative_to(here) else whole.parts[-2:]
+    below = parts[parts.index("runs") + 1 :] if "runs" in parts[:-1] else parts
     return re.sub(r"[^A-Za-z0-9_.+-]+", "-", "-".join(p for p in below if p != "checkpoints")).strip("-.")
 
 

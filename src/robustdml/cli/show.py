@@ -56,9 +56,9 @@ def _threat(threat: Json) -> str:
     """Budget and search in words."""
     if "eps" not in threat:
         return f"{threat['budgets']} budgets, see the names (eps in 1/255); {threat['knowledge']}"
-    norm = threat.get("norm", "several norms,")
-    size = both_ways(threat["step_size"], norm) if "step_size" in threat else "–"
-    radius = f"{norm} eps {both_ways(threat['eps'], norm)}"
+    norm = threat.get("norm")
+    size = both_ways(threat["step_size"], norm or "l2") if "step_size" in threat else "–"
+    radius = f"{norm or 'several norms,'} eps {both_ways(threat['eps'], norm or 'l2')}"
     return f"{radius}, {threat.get('search', 'several searches')}, {threat.get('steps', '–')} steps of {size}"
 
 

@@ -114,7 +114,8 @@ def nearby(scene: Scene, count: int, draws: Draws, index: Int[Tensor, "b"]) -> I
 
 def most_visible(scene: Scene, count: int) -> Int[Tensor, "b k"]:
     """The first 0.03 % of the clean ranking, at least `count` rows ("visual" sampling, for pictures)."""
-    return scene.nearest[:, : max(int(VISUAL * scene.size), count)]
+    length = max(int(VISUAL * scene.size), count)
+    return scene.head(length)[:, :length]
 
 
 def percentile(
