@@ -75,7 +75,7 @@ def plan_training(recipe: Recipe, *, processes: int = 1) -> Json:
         forward, backward = forward + share * cost.forward, backward + share * cost.backward
         most = max(most, saved.most)
     items, rows_per_item = recipe.batches.items, recipe.batches.rows_per_item
-    images_per_epoch = None if size.train is None else rows_per_item * size.train
+    asked = None if size.train is None else rows_per_item * size.train * recipe.epochs
     weights = sum(p.numel() * p.element_size() for p in embedder.parameters())
     kept = most / rows * math.ceil(rows_per_item * items / recipe.accumulate)
     return {
@@ -86,7 +86,7 @@ def plan_training(recipe: Recipe, *, processes: int = 1) -> Json:
         "images_per_batch": rows_per_item * items * processes,
         "steps": None if size.train is None else recipe.epochs * math.ceil(size.train / (items * processes)),
         "parameters": sum(p.numel() for p in embedder.parameters()),
-        **_passes(forward, backward, rows, None if images_per_epoch is None else images_per_epoch * recipe.epochs),
+        **_passes(forward / rows, backward / rows, asked),
         "memory_mib": round((4 * weights + kept) / MIB + 1),
     }
 
@@ -151,14 +151,13 @@ def plan_benchmark(target: Plan, profile: Profile, *, queries: int | None = None
         "attacks": [m.name for m in profile.measurements],
         "batch": profile.batch,
         "parameters": sum(p.numel() for p in embedder.parameters()),
-        **_passes(cost.forward, cost.backward, rows, asked, once=gallery * (1 + len(foreign))),
+        **_passes(cost.forward / rows, cost.backward / rows, asked, once=gallery * (1 + len(foreign))),
         "memory_mib": round((weights + saved.most / 2 * profile.batch + ranking) / MIB + 1),
     }
 
 
-def _passes(forward: float, backward: float, rows: int, images: int | None, once: int = 0) -> Json:
-    """Image passes per image, and in all if their number is known, from those of some rows."""
-    forward, backward = forward / rows, backward / rows
+def _passes(forward: float, backward: float, images: int | None, once: int = 0) -> Json:
+    """Image passes per image, and in all if their number is known."""
     return {
         "forward_per_image": forward,
         "backward_per_image": backward,

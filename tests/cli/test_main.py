@@ -145,3 +145,14 @@ def test_an_installed_plug_in_is_listed_and_can_be_trained(here):
     code, out, err = run("train", "my-digits", "--dry-run", "--json", cwd=here, PYTHONPATH=str(here))
     assert code == 0, err
     assert (json.loads(out)["recipe"]["name"], json.loads(out)["recipe"]["loss"]["type"]) == ("my-digits", "MyTriplet")
+
+
+def test_a_command_leaves_the_other_processes_before_it_ends():
+    """At exit a thread of their exchange may still run, which aborts the process now and then."""
+    code = (
+        "import torch.distributed as d; from robustdml.cli.main import main\n"
+        "d.init_process_group('gloo', store=d.HashStore(), rank=0, world_size=1)\n"
+        "assert main(['list', 'losses']) == 0\n"
+        "assert not d.is_initialized()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

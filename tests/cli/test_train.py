@@ -216,7 +216,7 @@ def test_resuming_another_recipe_is_refused(trained, call):
         (("plain-digits-small", "--device", "tpu9"), "--device must be"),
         (("plain-digits-small", "--processes", 0), "--processes must be at least 1"),
         (("plain-digits-small", "--model", "Pixels"), "no weights to train"),
-        (("fashion:rc2f2q:ptripletN",), "comes later"),
+        (("fashion:rc2f2q:ptripletN",), "is not available"),
     ],
 )
 def test_misuse_is_answered_in_words(here, call, words, said):

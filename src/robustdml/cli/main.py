@@ -9,7 +9,7 @@ from types import FrameType
 
 from robustdml import __version__
 from robustdml.allocator import keep_freed_memory
-from robustdml.cli import failures, terminal
+from robustdml.cli import failures, processes, terminal
 from robustdml.command import COMMAND
 
 VERBS = {
@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
             keep_freed_memory()
             code: int = importlib.import_module(f"robustdml.cli.{argv[0]}").main(argv[1:])
             sys.stdout.flush()
+            processes.part()
             return code
         except (Exception, KeyboardInterrupt) as error:
             if "--debug" in argv and not isinstance(error, KeyboardInterrupt):

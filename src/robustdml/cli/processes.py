@@ -44,6 +44,13 @@ def _see_only(number: str) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[int(number)]
 
 
+def part() -> None:
+    """Leave the other processes in good order: a thread of their exchange that still runs at exit may abort it."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def spread(count: int, verb: str, argv: list[str]) -> int:
     """Run the same command on `count` processes of this machine, and return its exit code.
 
