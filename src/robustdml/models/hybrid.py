@@ -40,7 +40,8 @@ class C2F2Hybrid:
     dim: int = 512
     num_classes: int = 10
 
-    __post_init__ = at_least_one
+    def __post_init__(self) -> None:
+        at_least_one(self)
 
     def build(self, shape: tuple[int, int, int]) -> Embedder:
         """The trunk ends before its last ReLU, which each head owns."""

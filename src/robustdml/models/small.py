@@ -21,7 +21,7 @@ class Model(Protocol):
 
 
 def at_least_one(model: object) -> None:
-    """Raise if a size of an architecture (dim, width, num_classes) is not positive; a `__post_init__`."""
+    """Raise if a size of an architecture (dim, width, num_classes) is not positive."""
     for name in ("dim", "width", "num_classes"):
         if getattr(model, name, 1) < 1:
             raise ValueError(f"{type(model).__name__} needs {name} >= 1, got {getattr(model, name)}.")
@@ -68,7 +68,8 @@ class C2F2:
 
     dim: int = 512
 
-    __post_init__ = at_least_one
+    def __post_init__(self) -> None:
+        at_least_one(self)
 
     def build(self, shape: tuple[int, int, int]) -> Embedder:
         """conv 32, conv 64, linear 1024, linear `dim`."""
@@ -81,7 +82,8 @@ class C2F2Classifier:
 
     num_classes: int = 10
 
-    __post_init__ = at_least_one
+    def __post_init__(self) -> None:
+        at_least_one(self)
 
     def build(self, shape: tuple[int, int, int]) -> Embedder:
         """conv 32, conv 64, linear 1024, dropout, linear `num_classes`."""
@@ -95,7 +97,8 @@ class LeNet:
 
     dim: int = 128
 
-    __post_init__ = at_least_one
+    def __post_init__(self) -> None:
+        at_least_one(self)
 
     def build(self, shape: tuple[int, int, int]) -> Embedder:
         """conv 20, conv 50, linear 500, linear `dim`."""
@@ -109,7 +112,8 @@ class LeNetClassifier:
 
     num_classes: int = 10
 
-    __post_init__ = at_least_one
+    def __post_init__(self) -> None:
+        at_least_one(self)
 
     def build(self, shape: tuple[int, int, int]) -> Embedder:
         """conv 20, conv 50, linear 500, linear `num_classes`."""
@@ -123,7 +127,8 @@ class Perceptron:
 
     num_classes: int = 10
 
-    __post_init__ = at_least_one
+    def __post_init__(self) -> None:
+        at_least_one(self)
 
     def build(self, shape: tuple[int, int, int]) -> Embedder:
         """Flatten and linear."""
@@ -138,7 +143,8 @@ class SmallConv:
     dim: int = 32
     width: int = 32
 
-    __post_init__ = at_least_one
+    def __post_init__(self) -> None:
+        at_least_one(self)
 
     def build(self, shape: tuple[int, int, int]) -> Embedder:
         """conv `width`, conv 2 `width`, linear 128, linear `dim`."""
