@@ -182,7 +182,11 @@ def _with_field(root: Any, parts: list[str], value: object, table: dict[str, typ
     if isinstance(root, dict):
         return _with_entry(root, parts, value, table, path)
     if not dataclasses.is_dataclass(root) or isinstance(root, type):
-        raise ValueError(f"--{path}: {root!r} has no fields.")
+        whole = path.removesuffix("." + ".".join(parts))
+        raise ValueError(
+            f"--{path}: --{whole} is {'none' if root is None else repr(root)} and has no fields. Give it a value that "
+            f"has, before this one: --{whole} TYPE"
+        )
     hints = typing.get_type_hints(type(root))
     names = [f.name for f in dataclasses.fields(root) if f.init]
     head = parts[0]
