@@ -209,7 +209,7 @@ def test_a_file_that_is_no_image_is_named_when_it_is_read_and_not_before(tmp_pat
     fill(tmp_path, "abcd")
     (tmp_path / "b/0.png").write_text("text")
     data = Folder(str(tmp_path)).load()
-    with pytest.raises(DamagedImages, match="b/0.png cannot be read as an image .UnidentifiedImageError"):
+    with pytest.raises(DamagedImages, match=r"b/0.png cannot be read as an image .UnidentifiedImageError"):
         data.batch(torch.arange(len(data)))
     for file in tmp_path.glob("*/*.png"):
         file.write_text("text")

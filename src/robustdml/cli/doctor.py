@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
         rows = [[key, _said(value)] for key, value in found.items() if key not in apart]
         rows += [[name, _said(value)] for part in ("packages", "devices") for name, value in found[part].items()]
         rows += [["data sets", ""]] + [
-            [f"  {n}", d["where"] if d["present"] else "–"] for n, d in found["datasets"].items()
+            [f"  {n}", d["where"] if d["present"] else "not there"] for n, d in found["datasets"].items()
         ]
         problems = [f"problem: {problem}" for problem in found["problems"]] or ["no problems found"]
         notes = [f"note: {note}" for note in found["notes"]]
