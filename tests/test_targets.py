@@ -148,6 +148,12 @@ def test_code_of_the_user_that_fails_is_named(tmp_path, monkeypatch, source, sai
     sys.modules.pop("mine", None)
 
 
+def test_a_folder_that_is_called_pixels_hides_the_baseline_only_if_it_is_a_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pixels").mkdir()
+    assert plan("pixels", data="digits").about["model"] == "Pixels"
+
+
 def test_images_of_another_kind_are_said_to_be_that(run, tmp_path):
     for name in "abcd":
         for i in range(3):

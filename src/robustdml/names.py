@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from robustdml.adversary import L2, Adversary, Ball, Linf, Nes, Pgd, Search, Universal, eccv_schedule
-from robustdml.attacks.goals import DynamicWeight, FixedWeight, Goal, PreservingOrder, PreservingQuery, Weight
+from robustdml.attacks.goals import GOALS, DynamicWeight, FixedWeight, Goal, PreservingOrder, PreservingQuery, Weight
 from robustdml.attacks.named import ATTACKS
 from robustdml.plugins import from_module, installed
 from robustdml.profile import (
@@ -71,7 +71,7 @@ def named(text: str, count: int | None = None) -> Named:
     if name == "GTM-corrected":
         name = "GTM"
     base = name.removesuffix("-published")
-    plugged = installed("goals")
+    plugged = unnamed_goals()
     known = [*ATTACKS, *plugged]
     if name not in known:
         hint = f" {', '.join(SIGNED)} need a direction: pm=+ or pm=-." if name in SIGNED else ""
@@ -93,6 +93,12 @@ def named(text: str, count: int | None = None) -> Named:
         float(settings["alpha"]) if "alpha" in settings else None,
         int(settings["pgditer"]) if "pgditer" in settings else None,
     )
+
+
+def unnamed_goals() -> dict[str, type]:
+    """Goals that no name in `ATTACKS` stands for, ours and of plug-ins: they go by the names of their classes."""
+    named_ones = {type(own.goal()) for own in ATTACKS.values()}
+    return {name: cls for name, cls in {**GOALS, **installed("goals")}.items() if cls not in named_ones}
 
 
 def _settings(text: str, name: str, parts: list[str]) -> dict[str, str]:

@@ -118,15 +118,16 @@ def plan(
         ValueError: for an impossible combination or an unknown name.
     """
     path = Path(text)
+    is_run = path.is_dir() and (text != "pixels" or (path / "recipe.json").exists())  # results of pixels may lie there
     is_file = path.suffix in (".safetensors", ".ckpt")
     if recipe is not None and not is_file:
-        kind = "brings its own recipe" if path.is_dir() else "has none"
+        kind = "brings its own recipe" if is_run else "has none"
         raise ValueError(f"--recipe says what a .safetensors or .ckpt file is; {text} {kind}. Leave --recipe out.")
-    if distance is not None and (path.is_dir() or is_file):
+    if distance is not None and (is_run or is_file):
         raise ValueError(
             f"--distance says how a bare model is ranked; {text} is ranked as it was trained. Leave --distance out."
         )
-    if path.is_dir():
+    if is_run:
         saved = checkpoint(path)
         out = (
             path if (path / "recipe.json").exists() and path.parent.name != "checkpoints" else _named(saved.recipe.name)
