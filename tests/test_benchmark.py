@@ -260,3 +260,9 @@ def test_orders_that_stand_already_are_not_taken_for_dead_gradients(tmp_path):
     some = Profile("order", (Measurement("FOA", Order(3), Adversary(BALL, Pgd(2, 0.05))),))
     card = benchmark(metric(), Digits().load(), some, tmp_path, queries=128)
     assert card["checks"]["zero_gradient"]["ok"], card["checks"]["zero_gradient"]
+
+
+def test_a_result_says_what_its_attacks_are(tmp_path):
+    card = run(tmp_path)
+    assert card["attacks"]["ES"]["what"].startswith("ES: -d(e, e_0), untargeted")
+    assert all(entry["what"] for entry in card["attacks"].values())

@@ -92,7 +92,8 @@ def test_the_profile_is_called_after_the_attack():
         ("CA:pm=+:K=1", "cannot read 'K=1'"),
         ("CA:pm=+:W=one", "W must be a whole number, got 'one'"),
         ("CA:pm=*", r"pm must be \+ or -"),
-        ("CA:pm=+:eps=x", "expected a number or a fraction"),
+        ("CA:pm=+:eps=x", "eps: expected a number or a fraction"),
+        ("FOA:pm=-:M=2", "one direction only"),
         ("CA:pm=+:M=5", "cannot read 'M=5'.* CA takes eps, alpha, pgditer, pm, W"),
         ("ES:W=5", "cannot read 'W=5'"),
         ("ES:eps=0.1:eps=0.2", "eps is given twice"),
@@ -116,13 +117,13 @@ def test_preserving_attacks_take_their_weight_from_the_data_set_or_from_the_call
         assert m.goal == PreservingOrder(3, weight=weight)
     with pytest.raises(ValueError, match="--xi belongs to the attacks that preserve something"):
         attack_profile("QA+", GREY, xi="1")
-    with pytest.raises(ValueError, match="a number or a fraction"):
+    with pytest.raises(ValueError, match="--xi must be batch, image or a fixed weight >= 0, got 'batches'"):
         attack_profile("SPQA+", GREY, xi="batches")
 
 
 def test_orders_have_two_candidates_unless_told_otherwise():
     assert named("FOA").goal == Order(2)
-    assert named("FOA:M=5").goal == Order(5)
+    assert named("FOA:M=5").goal == named("FOA:pm=+:M=5").goal == Order(5)
     assert attack_profile("FOA", GREY).name == "attack-FOA"
     assert attack_profile("FOA", GREY, count=3).name == "attack-FOA-3"
     with pytest.raises(ValueError, match="at least two candidates"):

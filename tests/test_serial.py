@@ -121,7 +121,7 @@ def test_a_field_is_set_by_its_path():
         ("iner", "1", "Did you mean inner"),
         ("kind.x", "1", "has no fields"),
         ("inner", "Outre", "unknown type 'Outre'. Did you mean Outer"),
-        ("inner", "Strict", "Set it in a recipe.json"),
+        ("inner", "Strict", "write it into a recipe.json"),
         ("inner", "Outer", "expected"),
     ],
 )

@@ -1,13 +1,18 @@
 """What a TARGET stands for."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from robustdml.adversary import Adversary, Linf, Pgd
 from robustdml.data import DataError, Digits
+from robustdml.deep_metric import DeepMetric
 from robustdml.distance import Cosine, Spherical
+from robustdml.draws import Draws
 from robustdml.models.backbones import Normalised, wrap
 from robustdml.models.embedder import Bfloat16
 from robustdml.models.normalise import imagenet
@@ -114,3 +119,54 @@ def test_devices():
 def test_recipes_in_run_folders_are_whole(run):
     assert recipe(str(run)) == recipe("act-digits-small")
     assert recipe_to_json(recipe(str(run)))["type"] == "Recipe"
+
+
+def test_what_a_trained_model_brings_along_cannot_be_said_otherwise(run):
+    with pytest.raises(ValueError, match=r"is ranked as it was trained\. Leave --distance out"):
+        plan(str(run), distance="Euclidean")
+    with pytest.raises(ValueError, match=r"brings its own recipe\. Leave --recipe out"):
+        plan(str(run), recipe="act-digits-small")
+    with pytest.raises(ValueError, match=r"pixels has none\. Leave --recipe out"):
+        plan("pixels", data="digits", recipe="act-digits-small")
+
+
+@pytest.mark.parametrize(("source", "said"), [
+    ("def model():\n    raise KeyError('no')", "mine:model failed when it was called: KeyError: 'no'"),
+    ("def model():\n    return lambda x: x / 0 // x.nothing", "failed on two images"),
+    ("def model():\n    return lambda x: x.flatten(1).long()", "type torch.int64. Return floating-point numbers"),
+    ("def model():\n    return lambda x: (x.flatten(1), 1)", "returned tuple. Return a torch tensor of"),
+    ("def model():\n    return lambda x: x", "Flatten or pool its output"),
+    ("def model():\n    return lambda x: x.flatten(1)[:, :0]", "returned a tensor of shape"),
+])  # fmt: skip
+def test_code_of_the_user_that_fails_is_named(tmp_path, monkeypatch, source, said):
+    (tmp_path / "mine.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    with pytest.raises(ValueError, match=said):
+        plan("mine:model", data="digits").load()
+    sys.modules.pop("mine", None)
+
+
+def test_a_folder_that_is_called_pixels_hides_the_baseline_only_if_it_is_a_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pixels").mkdir()
+    assert plan("pixels", data="digits").about["model"] == "Pixels"
+
+
+def test_images_of_another_kind_are_said_to_be_that(run, tmp_path):
+    for name in "abcd":
+        for i in range(3):
+            (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (40 * i, 9, 99)).save(tmp_path / "photos" / name / f"{i}.png")
+    with pytest.raises(ValueError, match=r"trained on images of 1x8x8, folder:.* has 3x8x8"):
+        plan(str(run), data=f"folder:{tmp_path / 'photos'}").load()
+
+
+def test_a_model_without_a_gradient_is_told_from_one_that_is_robust():
+    metric = DeepMetric(wrap(lambda x: x.detach().flatten(1), SHAPE), Spherical())
+    with pytest.raises(ValueError, match=r"no gradient with respect to the image.*--search nes"):
+        Adversary(Linf(0.1), Pgd(1, 0.1))(
+            metric.embedder, torch.rand(2, *SHAPE), lambda z, unit, step: z.sum(1), draws=Draws(0),
+            index=torch.arange(2),
+        )  # fmt: skip

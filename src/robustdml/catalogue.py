@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from robustdml.data.table import plugged
-from robustdml.names import ATTACKS
+from robustdml.names import ATTACKS, unnamed_goals
 from robustdml.plugins import installed
 from robustdml.profile import PROFILES
 from robustdml.recipe import NOUNS
@@ -110,7 +110,7 @@ def _attacks() -> list[Entry]:
     for name, stands_for in ATTACKS.items():
         goal = stands_for.goal()
         own.append(Entry(name, first_line(type(goal)), parameters(type(goal))))
-    return own + [_of_class(name, cls) for name, cls in installed("goals").items()]
+    return own + [_of_class(name, cls) for name, cls in unnamed_goals().items()]
 
 
 def _profiles() -> list[Entry]:

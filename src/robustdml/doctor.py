@@ -146,5 +146,5 @@ def _notes(found: Json) -> list[str]:
         return []
     return [
         f"torchvision {found['torchvision']}. Models from timm work nevertheless; to repair it, install the build "
-        "that matches your torch from download.pytorch.org"
+        "that matches your torch, see pytorch.org"
     ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from robustdml.adversary import L2, Adversary, Ball, Linf, Nes, Pgd, Search, Universal, eccv_schedule
-from robustdml.attacks.goals import DynamicWeight, FixedWeight, Goal, PreservingOrder, PreservingQuery, Weight
+from robustdml.attacks.goals import GOALS, DynamicWeight, FixedWeight, Goal, PreservingOrder, PreservingQuery, Weight
 from robustdml.attacks.named import ATTACKS
 from robustdml.plugins import from_module, installed
 from robustdml.profile import (
@@ -23,7 +23,7 @@ __all__ = ["ATTACKS", "attack_profile", "default_adversary", "named", "profile_n
 
 COUNTED = tuple(name for name, own in ATTACKS.items() if own.count)
 BUDGET_KEYS = ("eps", "alpha", "pgditer")
-TARGET_KEYS = {"CA": ("pm", "W"), "QA": ("pm", "M"), "SPQA": ("pm", "M"), "FOA": ("M",), "SPFOA": ("M",)}
+TARGET_KEYS = {"CA": ("pm", "W"), "QA": ("pm", "M"), "SPQA": ("pm", "M"), "FOA": ("pm", "M"), "SPFOA": ("pm", "M")}
 SIGNED = ("CA", "QA", "SPQA")
 GREY_28 = Adversary(Linf(77 / 255), Pgd(steps=32, step_size=3 / 255))
 OTHERS = Adversary(Linf(8 / 255), Pgd(steps=32, step_size=3 / 255))
@@ -63,11 +63,15 @@ def named(text: str, count: int | None = None) -> Named:
     """
     name, *parts = text.split(":")
     settings = _settings(text, name, parts)
-    name += settings.pop("pm", "")
+    sign = settings.pop("pm", "")
+    if name in SIGNED:
+        name += sign
+    elif sign == "-":
+        raise ValueError(f"{text}: {name} has one direction only. Leave out pm, or write pm=+.")
     if name == "GTM-corrected":
         name = "GTM"
     base = name.removesuffix("-published")
-    plugged = installed("goals")
+    plugged = unnamed_goals()
     known = [*ATTACKS, *plugged]
     if name not in known:
         hint = f" {', '.join(SIGNED)} need a direction: pm=+ or pm=-." if name in SIGNED else ""
@@ -76,7 +80,8 @@ def named(text: str, count: int | None = None) -> Named:
     usual = ATTACKS[name].count if name in ATTACKS else 0
     targets = count if count is not None else int(written) if written else usual or 1
     if targets < 1 or (targets > 1 and not usual):
-        raise ValueError(f"--count must be 1 for {name}, and at least 1 for {', '.join(COUNTED)}; got {targets}.")
+        wanted = "at least 1" if usual else f"1, as for all but {', '.join(COUNTED)}"
+        raise ValueError(f"the number of targets (--count, W or M) of {name} must be {wanted}; got {targets}.")
     published = name in ATTACKS and (bool(parts) or name.endswith("-published"))
     return Named(
         base,
@@ -84,10 +89,16 @@ def named(text: str, count: int | None = None) -> Named:
         published,
         targets,
         usual or 1,
-        number(settings["eps"]) if "eps" in settings else None,
-        number(settings["alpha"]) if "alpha" in settings else None,
+        float(settings["eps"]) if "eps" in settings else None,
+        float(settings["alpha"]) if "alpha" in settings else None,
         int(settings["pgditer"]) if "pgditer" in settings else None,
     )
+
+
+def unnamed_goals() -> dict[str, type]:
+    """Goals that no name in `ATTACKS` stands for, ours and of plug-ins: they go by the names of their classes."""
+    named_ones = {type(own.goal()) for own in ATTACKS.values()}
+    return {name: cls for name, cls in {**GOALS, **installed("goals")}.items() if cls not in named_ones}
 
 
 def _settings(text: str, name: str, parts: list[str]) -> dict[str, str]:
@@ -107,6 +118,11 @@ def _settings(text: str, name: str, parts: list[str]) -> dict[str, str]:
         if not valid:
             wanted = "+ or -" if key == "pm" else "a whole number" if key in ("pgditer", "W", "M") else "a number"
             raise ValueError(f"{text}: {key} must be {wanted}, got {value!r}.")
+        if key in ("eps", "alpha"):
+            try:
+                value = str(number(value))
+            except ValueError as error:
+                raise ValueError(f"{text}: {key}: {error}") from error
         found[key] = value
     return found
 
@@ -270,5 +286,8 @@ def _with_xi(goal: Goal, xi: str) -> Goal:
     if xi in ("batch", "image"):
         weight = DynamicWeight(per="batch" if xi == "batch" else "image")
     else:
-        weight = FixedWeight(number(xi))
+        try:
+            weight = FixedWeight(number(xi))
+        except ValueError as error:
+            raise ValueError(f"--xi must be batch, image or a fixed weight >= 0, got {xi!r}.") from error
     return replace(goal, weight=weight)

@@ -3,8 +3,11 @@
 A package adds a class with an entry point in the group of the noun, e.g. `[project.entry-points."robustdml.losses"]`.
 """
 
+import dataclasses
 import importlib
+import inspect
 import os
+import pkgutil
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -22,6 +25,25 @@ def installed(noun: str) -> Mapping[str, type]:
         ImportError: naming the plug-in and its package, if one does not load.
     """
     return {point.name: _loaded(point) for point in entry_points(group=f"robustdml.{noun}")}
+
+
+def collected(package: str, protocol: type) -> dict[str, type]:
+    """The library's own classes of a noun: every public dataclass in the files of a package that fits its protocol.
+
+    So a new one is a new file and nothing else.
+    """
+    members = vars(protocol).keys() | inspect.get_annotations(protocol).keys()
+    wanted = {name for name in members if name[0] != "_" or name == "__call__"}
+    found: dict[str, type] = {}
+    for file in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        module = importlib.import_module(f"{package}.{file.name}")
+        for name, cls in vars(module).items():
+            if name[0] == "_" or not dataclasses.is_dataclass(cls) or cls.__module__ != module.__name__:
+                continue
+            has = {f.name for f in dataclasses.fields(cls)}.union(*(vars(c) for c in cls.__mro__))  # type: ignore[union-attr]
+            if wanted <= has:
+                found[name] = cls  # type: ignore[assignment]
+    return found
 
 
 def from_module(text: str) -> Callable[..., Any]:

@@ -1,5 +1,6 @@
 """The scorecard: everything the per-query numbers of a profile add up to."""
 
+import inspect
 import math
 from dataclasses import asdict
 from typing import Any
@@ -78,6 +79,7 @@ def scorecard(
             "interval": {name: bootstrap(v, seed) for name, v in values.items()},
             **adversary_fields(m.adversary),
             **({"surrogate": m.surrogate.path, "energy_gallery": m.energy_gallery} if m.surrogate else {}),
+            "what": (inspect.getdoc(type(m.goal)) or "").split("\n\n")[0].replace("\n", " "),
             "perturbs": m.goal.perturbs,
             **head_of(m.goal, evaluation.gallery),
             "goal": to_json(m.goal),

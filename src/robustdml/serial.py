@@ -16,7 +16,8 @@ T = TypeVar("T")
 
 def nearest(name: str, known: list[str]) -> str:
     """The end of an error message: what was probably meant, and everything that is accepted."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    same = [k for k in known if k.lower() == name.lower()]
+    close = same or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     return f"{hint}Known: {', '.join(sorted(known))}."
 
@@ -182,7 +183,11 @@ def _with_field(root: Any, parts: list[str], value: object, table: dict[str, typ
     if isinstance(root, dict):
         return _with_entry(root, parts, value, table, path)
     if not dataclasses.is_dataclass(root) or isinstance(root, type):
-        raise ValueError(f"--{path}: {root!r} has no fields.")
+        whole = path.removesuffix("." + ".".join(parts))
+        raise ValueError(
+            f"--{path}: --{whole} is {'none' if root is None else repr(root)} and has no fields. Give it a value that "
+            f"has, before this one: --{whole} TYPE"
+        )
     hints = typing.get_type_hints(type(root))
     names = [f.name for f in dataclasses.fields(root) if f.init]
     head = parts[0]
@@ -209,7 +214,8 @@ def _with_field(root: Any, parts: list[str], value: object, table: dict[str, typ
 def _component(old: Any, text: str, table: dict[str, type], path: str) -> Any:
     cls = table.get(text)
     if cls is None:
-        raise ValueError(f"--{path}: unknown type {text!r}. {nearest(text, list(table))}")
+        alike = [name for name, c in table.items() if old is None or _noun(c) in (_noun(type(old)), "")]
+        raise ValueError(f"--{path}: unknown type {text!r}. {nearest(text, alike)}")
     kept = {f.name for f in dataclasses.fields(old)} if dataclasses.is_dataclass(old) else set()
     own = {f.name for f in dataclasses.fields(cls) if f.init}
     given = {name: getattr(old, name) for name in own & kept}
@@ -218,7 +224,21 @@ def _component(old: Any, text: str, table: dict[str, type], path: str) -> Any:
     try:
         return cls(**given)
     except TypeError as error:
-        raise ValueError(f"--{path} {text}: {error}. Set it in a recipe.json instead.") from error
+        lacking = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in shared and _required(f)]
+        raise ValueError(
+            f"--{path} {text}: it needs {' and '.join(lacking) or error}, which {type(old).__name__} has not. Begin "
+            "with a recipe that has one and change that, or write it into a recipe.json."
+        ) from error
+
+
+def _required(f: "dataclasses.Field[Any]") -> bool:
+    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+
+
+def _noun(cls: type) -> str:
+    """The package of the library a class is from: what may stand in its place; empty for classes of others."""
+    first, *rest = cls.__module__.split(".")
+    return rest[0] if first == __package__ and rest else ""
 
 
 def _with_entry(

@@ -64,6 +64,7 @@ class Plan:
             DataError: if data or weights are missing, damaged or not what they claim to be.
         """
         data = self.data.load(data_root)
+        self._check_shape(data)
         if cache:
             with PartialState().main_process_first():
                 data = cached(data, data_root)
@@ -71,6 +72,14 @@ class Plan:
         running = in_precision(embedder, self.precision)
         metric = trained_metric(running, self.recipe.loss) if self.recipe else DeepMetric(running, self.distance)
         return Target(metric, data, self.out, self.about)
+
+    def _check_shape(self, data: ImageSet) -> None:
+        trained = self.recipe.data.shape if self.recipe else None
+        if trained is not None and data.shape[0] != trained[0]:
+            raise ValueError(
+                f"{self.text} was trained on images of {_sides(trained)}, {data.name} has {_sides(data.shape)}. "
+                "Measure it on images of its own kind."
+            )
 
     def embedder(self, shape: tuple[int, int, int], *, trained: bool = True) -> Embedder:
         """The network for images of this shape; without weights of its own unless `trained`."""
@@ -94,7 +103,7 @@ def plan(
     text: str,
     *,
     data: str | None = None,
-    distance: str = "Spherical",
+    distance: str | None = None,
     recipe: str | None = None,
     precision: str | None = None,
 ) -> Plan:
@@ -102,14 +111,23 @@ def plan(
 
     Weight files are safetensors, and the checkpoints of RobRank, of which only tensors are read.
 
-    Bare models are `pixels`, `timm:NAME` and `module:callable`; they are ranked with `distance`.
+    Bare models are `pixels`, `timm:NAME` and `module:callable`; they are ranked with `distance`, Spherical by default.
 
     Raises:
         DataError: for a folder or file that is missing or not a checkpoint.
         ValueError: for an impossible combination or an unknown name.
     """
     path = Path(text)
-    if path.is_dir():
+    is_run = path.is_dir() and (text != "pixels" or (path / "recipe.json").exists())  # results of pixels may lie there
+    is_file = path.suffix in (".safetensors", ".ckpt")
+    if recipe is not None and not is_file:
+        kind = "brings its own recipe" if is_run else "has none"
+        raise ValueError(f"--recipe says what a .safetensors or .ckpt file is; {text} {kind}. Leave --recipe out.")
+    if distance is not None and (is_run or is_file):
+        raise ValueError(
+            f"--distance says how a bare model is ranked; {text} is ranked as it was trained. Leave --distance out."
+        )
+    if is_run:
         saved = checkpoint(path)
         out = (
             path if (path / "recipe.json").exists() and path.parent.name != "checkpoints" else _named(saved.recipe.name)
@@ -139,7 +157,7 @@ def plan(
     return Plan(
         text,
         dataset(data),
-        distance_named(distance),
+        distance_named("Spherical" if distance is None else distance),
         _named(f"{text}-{data}"),
         {"name": text, "model": "Pixels" if text == "pixels" else text, "loss": "", "defense": ""},
         precision=precision or "fp32",
@@ -211,6 +229,10 @@ def device_named(name: str | None) -> torch.device:
     return PartialState(cpu=name == "cpu" or not torch.cuda.is_available()).device
 
 
+def _sides(shape: tuple[int, int, int]) -> str:
+    return "x".join(map(str, shape))
+
+
 def _named(name: str) -> Path:
     return Path("runs") / re.sub(r"[^A-Za-z0-9_.+-]+", "-", name).strip("-.")
 
@@ -223,7 +245,10 @@ def _from_module(text: str, shape: tuple[int, int, int]) -> Embedder:
             f"{text} is called without arguments and returns the model, but it wants some. If it embeds images itself, "
             f"name a function that returns it: def model(): return {getattr(maker, '__name__', 'embed')}"
         )
-    made = maker if isinstance(maker, torch.nn.Module) else maker()
+    try:
+        made = maker if isinstance(maker, torch.nn.Module) else maker()
+    except Exception as error:  # code of the user, which may fail in any way
+        raise ValueError(f"{text} failed when it was called: {type(error).__name__}: {error}") from error
     if not callable(made):
         raise ValueError(f"{text} returned {type(made).__name__}, expected a torch.nn.Module or a function.")
     return wrap(made, shape)

@@ -83,8 +83,12 @@ def test_no_radius_leaves_the_images_as_they_are(ball, search):
 def test_no_step_size_stays_at_the_start():
     embedder, images = linear(), blobs()[0]
     ball, index = Linf(0.1), torch.arange(60)
-    assert torch.equal(attack(Adversary(ball, Pgd(5, 0.0)), embedder, images, first_coordinate), images)
-    found = attack(Adversary(ball, Pgd(5, 0.0, random_start=True)), embedder, images, first_coordinate)
+    with pytest.raises(ValueError, match="moves nothing"):
+        Adversary(ball, Pgd(5, 0.0))
+    with frozen(embedder):
+        found = Pgd(5, 0.0, random_start=True)(
+            lambda x, unit, step: first_coordinate(embedder(x), unit, step), images, ball, draws=Draws(0), index=index
+        )
     assert torch.equal(found, ball.sample(images, draws=Draws(0), index=index))
     assert torch.equal(found, attack(Adversary(ball, Noise()), embedder, images, first_coordinate))
 

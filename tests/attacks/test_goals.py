@@ -289,9 +289,9 @@ def test_no_budget_changes_nothing(goal, inside, distance):
 
 @EVERY
 @ALL
-def test_no_step_size_changes_nothing(goal, distance):
+def test_no_radius_changes_nothing(goal, distance):
     metric, scene, images = toy(distance)
-    outcome = Attack(goal, Adversary(Linf(0.1), Pgd(2, 0.0)))(metric, scene, images, draws=Draws(0), index=ROWS)
+    outcome = Attack(goal, Adversary(Linf(0.0), Pgd(2, 0.1)))(metric, scene, images, draws=Draws(0), index=ROWS)
     assert torch.equal(outcome.images, images)
 
 

@@ -209,7 +209,9 @@ def test_resuming_another_recipe_is_refused(trained, call):
         (("plain-digits-small", "--epochs", "many"), "expected int, got 'many'"),
         (("plain-digits-small", "stray"), "cannot read 'stray'"),
         (("plain-digits-small", "--loss.miner", "SemiHrd"), "Did you mean SemiHard"),
-        (("plain-digits-small", "--defense", "AntiCollapse"), "Set it in a recipe.json"),
+        (("plain-digits-small", "--defense", "AntiCollapse"), "it needs adversary, which Plain has not"),
+        (("plain-digits-small", "--loss", "Triplett"), "Did you mean Triplet or Quadruplet? Known: Contrastive"),
+        (("plain-digits-small", "--model.dim", 0), "SmallConv needs dim >= 1, got 0"),
         (("act-digits-small", "--defense.adversary.ball.eps", "-1/255"), "eps must be"),
         (("act-digits-small", "--defense.adversary.search.steps", 0), "steps >= 1"),
         (("plain-digits-small", "--data", "digit"), "Did you mean digits?"),
@@ -286,3 +288,19 @@ def test_a_full_disk_leaves_the_last_checkpoint_alone(here, call):
     assert list((here / "run" / "checkpoints").iterdir()) == []
     assert not list((here / "run").rglob("*.part"))
     assert call(*SMALL, "--out", "run", "--resume")[0] == 0
+
+
+def test_a_test_afterwards_shows_its_scores_and_a_plan_shows_the_recipe(here, call):
+    code, out, _ = call("train", "plain-digits-small", "--epochs", 1, "--test", "--out", "run", "--resume")
+    assert code == 0
+    assert "NMI" in out
+    assert "written: run/evaluation.json" in out
+    code, out, _ = call("train", "fashion:rc2f2p:pstripletN", "--dry-run")
+    assert code == 0
+    for line in ("loss: Triplet (margin 0.2", "miner: SoftHard", "ball: Linf (eps 77/255 = 0.302)", "Adam (lr 0.001"):
+        assert line in out
+
+
+def test_there_being_nothing_to_resume_is_said(here, call):
+    _, _, err = call("train", "plain-digits-small", "--epochs", 1, "--out", "run", "--resume")
+    assert "nothing to resume in run: beginning" in err

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from robustdml.data.decode import decode as decode_view
-from robustdml.data.errors import DataError
+from robustdml.data.errors import DamagedImages, DataError
 from robustdml.data.folder import Folder
 from robustdml.data.stores import Directory
 from robustdml.data.transforms import CentreCrop, RandomCrop, Unchanged
@@ -204,10 +204,16 @@ def test_files_without_content_are_found_before_training(tmp_path):
     assert "c/0.png" in message
 
 
-def test_a_file_that_is_no_image_is_named_when_sizes_are_read(tmp_path):
+def test_a_file_that_is_no_image_is_named_when_it_is_read_and_not_before(tmp_path):
+    """So that training can leave it out."""
     fill(tmp_path, "abcd")
     (tmp_path / "b/0.png").write_text("text")
-    assert "b/0.png cannot be read as an image (UnidentifiedImageError" in failure(tmp_path)
+    data = Folder(str(tmp_path)).load()
+    with pytest.raises(DamagedImages, match=r"b/0.png cannot be read as an image .UnidentifiedImageError"):
+        data.batch(torch.arange(len(data)))
+    for file in tmp_path.glob("*/*.png"):
+        file.write_text("text")
+    assert "cannot be read as an image (UnidentifiedImageError" in failure(tmp_path)
 
 
 def test_a_missing_path_says_what_to_make(tmp_path):

@@ -101,6 +101,15 @@ def test_a_wrong_archive_is_refused(tmp_path, name):
         unpack(spec, tmp_path / "text", tmp_path / "root")
 
 
+def test_an_archive_that_lacks_a_part_of_a_data_set_changes_nothing(tmp_path):
+    spec, make = FAKES["cifar10"]
+    place = make(tmp_path)
+    (place / "data_batch_4").unlink()
+    with pytest.raises(DataError, match=r"a.zip is not the cifar10 .*: it lacks data_batch_4\. Nothing was changed"):
+        unpack(spec, packed(tmp_path / "a.zip", place), tmp_path / "root")
+    assert [path for path in (tmp_path / "root").rglob("*") if path.is_file()] == []
+
+
 @pytest.mark.parametrize("name", ["../images/x.jpg", "/images/x.jpg", "images/../../x.jpg", "..\\images\\x.jpg"])
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_entries_that_leave_the_archive_are_refused(tmp_path, name, kind):

@@ -129,9 +129,9 @@ def test_archives_reach_the_data_set_they_are_for(tmp_path):
     with pytest.raises(DataError, match="There is no archive"):
         unpack("mnist", tmp_path / "none.zip", tmp_path)
     for wrong in ("digits", f"folder:{tmp_path}"):
-        with pytest.raises(ValueError, match="There are no files to fetch"):
+        with pytest.raises(ValueError, match="has no archive"):
             unpack(wrong, tmp_path / "none.zip", tmp_path)
-        with pytest.raises(ValueError, match="There are no files to fetch"):
+        with pytest.raises(ValueError, match="has no archive"):
             download(wrong, tmp_path)
     with pytest.raises(DataError, match="no mirror that needs no account"):
         download("cars", tmp_path)

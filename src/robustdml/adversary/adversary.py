@@ -64,6 +64,14 @@ class Adversary:
     ball: Ball
     search: Search
 
+    def __post_init__(self) -> None:
+        stands = getattr(self.search, "step_size", None) == 0 and getattr(self.search, "steps", 0) > 1
+        if stands and self.ball.eps > 0:
+            raise ValueError(
+                "a search with steps of size 0 moves nothing, and every model looks robust to it. Give a step size "
+                f"> 0, e.g. {2.5 * self.ball.eps / self.search.steps:.3g}, or eps = 0 for no attack."  # type: ignore[attr-defined]
+            )
+
     def __call__(
         self,
         embedder: Embedder,

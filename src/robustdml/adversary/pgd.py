@@ -13,17 +13,24 @@ from robustdml.types import Achieved, PixelEnergy, arange_like
 
 def input_gradient(energy: PixelEnergy, x: Tensor, unit: Tensor, step: int) -> Tensor:
     """Gradient of the summed energy: rows do not influence each other, so the sum keeps every row's own gradient."""
-    x = x.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(energy(x, unit, step).sum(), x)
-    return gradient
+    return value_and_gradient(energy, x, unit, step)[1]
 
 
-def value_and_gradient(energy: PixelEnergy, x: Tensor, unit: Tensor, step: int) -> tuple[float, Tensor]:
-    """Mean energy of the rows, and the gradient of their sum."""
+def value_and_gradient(energy: PixelEnergy, x: Tensor, unit: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    """Energies of the rows, and the gradient of their sum.
+
+    Raises:
+        ValueError: if the energy does not depend on the images as far as torch can tell.
+    """
     x = x.detach().requires_grad_()
     values = energy(x, unit, step)
+    if not values.requires_grad:
+        raise ValueError(
+            "the embedding has no gradient with respect to the image, so no gradient attack can be made. Remove "
+            "detach(), no_grad() and numpy from the model, or attack without gradients: --search nes"
+        )
     (gradient,) = torch.autograd.grad(values.sum(), x)
-    return float(values.detach().mean()), gradient
+    return values.detach(), gradient
 
 
 def usable(gradient: Tensor) -> Tensor:
@@ -98,7 +105,8 @@ class Pgd:
             if self.saturation is None:
                 gradient = input_gradient(energy, x, unit, step)
             else:
-                now, gradient = value_and_gradient(energy, x, unit, step)
+                values, gradient = value_and_gradient(energy, x, unit, step)
+                now = float(values.mean())
             gradient = usable(gradient)
             if self.universal:
                 gradient = gradient.mean(dim=0, keepdim=True)

@@ -25,9 +25,12 @@ def main(argv: list[str]) -> int:
     if options.json:
         terminal.document(found)
     else:
-        apart = ("problems", "notes", "packages", "devices")
+        apart = ("problems", "notes", "packages", "devices", "datasets")
         rows = [[key, _said(value)] for key, value in found.items() if key not in apart]
         rows += [[name, _said(value)] for part in ("packages", "devices") for name, value in found[part].items()]
+        rows += [["data sets", ""]] + [
+            [f"  {n}", d["where"] if d["present"] else "not there"] for n, d in found["datasets"].items()
+        ]
         problems = [f"problem: {problem}" for problem in found["problems"]] or ["no problems found"]
         notes = [f"note: {note}" for note in found["notes"]]
         terminal.lines([*terminal.table(["", ""], rows, left=2)[1:], *notes, *problems])

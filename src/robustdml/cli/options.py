@@ -86,8 +86,8 @@ class Measured(Running):
     """run folder, FILE.safetensors or FILE.ckpt with --recipe, or with --data: pixels, timm:NAME, module:callable"""
     data: Word = None
     """data set name or folder:PATH; by default the one the model was trained on"""
-    distance: str = "Spherical"
-    """how a bare model is ranked; trained ones know"""
+    distance: Word = None
+    """how a bare model is ranked, Spherical by default; trained ones know"""
     recipe: Word = None
     """what a .safetensors or .ckpt file is: recipe name, RobRank string or recipe.json"""
     out: File = None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from robustdml.cli.terminal import both_ways, table
 from robustdml.report.glossary import CLEAN
+from robustdml.score import COMPONENTS
 from robustdml.serial import Json
 
 UNSCALED = ("cosine", "shift", "tau")
@@ -46,6 +47,8 @@ def scorecard(card: Json, remarks: list[str], file: Path) -> list[str]:
     ]
     columns = ["attack", "perturbs", "score", "before", "after", "component", "0…100", "95 % interval"]
     score = [f"ERS {_one(card['ers'])} {_span(card['ers_interval'])}"] if card.get("ers") is not None else []
+    if "ers_undefined" in card and {c.attack for c in COMPONENTS.values()} <= set(card["attacks"]):
+        score.append(f"no ERS: {card['ers_undefined']}")
     if card.get("worst_case_recall@1") is not None:
         score.append(f"recall@1 that survives ES, LTM and GTM together: {_percent(card['worst_case_recall@1'])} %")
     flags = [f"unreliable: {flag['name']}: {flag['message']}" for flag in card["flags"]]
@@ -70,7 +73,32 @@ def plan(value: Json) -> list[str]:
         "backward": "backward passes (images)",
     }
     rows = [[units.get(k, k.replace("_", " ")), _plain(v)] for k, v in value.items() if k not in ("recipe", "profile")]
-    return ["plan; nothing was run", *_budgets(value, set()), *table(["", ""], rows, left=2)[1:]]
+    recipe = _tree("recipe", value["recipe"], 0) if "recipe" in value else _budgets(value, set())
+    return ["plan; nothing was run", *recipe, *table(["", ""], rows, left=2)[1:]]
+
+
+def _tree(key: str, value: Json, depth: int) -> list[str]:
+    """A component, its settings on one line and the components inside it below, further in."""
+    plain, inner = [], []
+    for name, v in value.items():
+        if isinstance(v, dict) and "type" in v:
+            inner += _tree(name, v, depth + 1)
+        elif isinstance(v, dict) and v and all(isinstance(u, dict) for u in v.values()):
+            inner += [line for own, u in v.items() for line in _tree(f"{name}.{own}", u, depth + 1)]
+        elif name != "type":
+            plain.append(f"{name} {_setting(name, v)}")
+    kind = value.get("type", "")
+    return [f"{'  ' * depth}{key}: {kind}" + (f" ({', '.join(plain)})" if plain else ""), *inner]
+
+
+def _setting(name: str, value: Json) -> str:
+    if name == "eps":
+        return both_ways(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        value = " ".join(map(str, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value) if value or value == 0 else "none"
 
 
 def _budgets(value: object, said: set[str]) -> list[str]:

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from robustdml.clean import remarks
 from robustdml.cli import show, terminal
 from robustdml.cli.options import Running
+from robustdml.command import COMMAND
 from robustdml.interruption import Interrupted
 from robustdml.plan import plan_training
 from robustdml.recipe import Recipe
@@ -48,6 +50,8 @@ def carry_out(
     device = device_named(options.device)
     try:
         with terminal.Progress(options.quiet) as progress:
+            if resuming and not (run / "recipe.json").exists():
+                progress.note(f"nothing to resume in {run}: beginning")
             train(
                 recipe,
                 run,
@@ -60,14 +64,20 @@ def carry_out(
                 progress=progress,
             )
     except (Interrupted, KeyboardInterrupt) as stop:
-        raise Interrupted(resume) from stop
+        raise Interrupted(resume if (run / "recipe.json").exists() else COMMAND.get()) from stop
     value: Json = {"recipe": recipe.name, "run": str(run)}
     if test:
         value["evaluation"] = evaluate_run(
             run, data_root=options.data_root, device=device, cache=loading.cache, write=terminal.is_speaker()
         )
-    terminal.document(value) if options.json else terminal.lines(show.training(value))
+    terminal.document(value) if options.json else terminal.lines(_lines(value, run))
     return 0
+
+
+def _lines(value: Json, run: Path) -> list[str]:
+    scores = value.get("evaluation")
+    tested = show.evaluation(scores, remarks(scores), run / "evaluation.json") if scores else []
+    return [*tested, *show.training(value)]
 
 
 def resume_command(name: str, run: Path, again: Mapping[str, object], *, test: bool, cache: bool) -> str:

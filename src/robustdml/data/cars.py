@@ -35,6 +35,7 @@ class Cars:
     layout: ClassVar[Layout] = Layout(
         folders=("cars", "cars196"),
         needed=(("car_ims", _ANNOTATIONS),),
+        in_parts=True,
         largest=8 << 30,
         instructions=(
             "It has two parts: the images car_ims.tgz (1.9 GB, a folder car_ims/) and cars_annos.mat. Their first "

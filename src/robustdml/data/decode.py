@@ -79,11 +79,22 @@ def _in_colours(image: "Image.Image", channels: Channels) -> "Image.Image":
 def common_size(store: Store, names: tuple[str, ...]) -> tuple[int, int] | None:
     """The upright (height, width) that all images share, read from their headers; None at the first that differs.
 
+    Headers that cannot be read are passed over: whoever decodes the image says so, or leaves it out if that is wanted.
+
     Raises:
-        DataError: if a header cannot be read.
+        DataError: if no header can be read.
     """
-    first = upright_size(store, names[0])
-    return first if all(upright_size(store, name) == first for name in names[1:]) else None
+    first: tuple[int, int] | None = None
+    for name in names:
+        try:
+            size = upright_size(store, name)
+        except DataError:
+            continue
+        if first is None:
+            first = size
+        elif size != first:
+            return None
+    return first or upright_size(store, names[0])
 
 
 def upright_size(store: Store, name: str) -> tuple[int, int]:
@@ -116,4 +127,7 @@ def opened(store: Store, name: str) -> Iterator["Image.Image"]:
     except Exception as error:  # decoders raise anything, from SyntaxError to struct.error, on damaged files
         what = re.sub("<_io[^>]*>", "the file", str(error))  # where Pillow would name an opened path
         reason = f"{type(error).__name__}: {what}"
-        raise DataError(f"{store.where(name)} cannot be read as an image ({reason}). Replace or remove it.") from error
+        raise DataError(
+            f"{store.where(name)} cannot be read as an image ({reason}). Replace or remove it, or train with "
+            "--damaged skip."
+        ) from error

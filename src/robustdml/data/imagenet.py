@@ -34,6 +34,7 @@ class ImageNet:
     layout: ClassVar[Layout] = Layout(
         folders=("ILSVRC/Data/CLS-LOC", "imagenet-1k"),
         needed=(("train", "val"), ("train", "val-symlink")),
+        in_parts=True,
         largest=1 << 38,
         instructions=(
             "ImageNet is given out at https://image-net.org to people with an account. Images of train/ and val/ must "

@@ -46,6 +46,7 @@ class Layout:
         largest: bytes beyond which an unpacked archive cannot be this data set.
         instructions: where people find the files.
         remote: where `--download` finds them.
+        in_parts: whether it comes in several archives, so that one may lack what another brings.
     """
 
     folders: tuple[str, ...]
@@ -54,6 +55,7 @@ class Layout:
     instructions: str
     taken: tuple[str, ...] = ()
     remote: Remote | None = None
+    in_parts: bool = False
 
     @property
     def entries(self) -> set[str]:
@@ -193,7 +195,10 @@ def _check(spec: Stored, archive: Path, fresh: Path, place: Path) -> None:
     for entry in linked:
         (fresh / entry).symlink_to((place / entry).resolve())
     try:
-        if not spec.layout.missing(fresh):
+        lacking = spec.layout.missing(fresh)
+        if lacking and not spec.layout.in_parts:
+            raise DataError(f"it lacks {', '.join(lacking)}.")
+        if not lacking:
             spec.read(fresh)
     except DataError as error:
         said = str(error).replace(str(fresh), archive.name)

@@ -37,6 +37,7 @@ class Omniglot:
             for train in ("images_background", "images_background.zip")
             for test in ("images_evaluation", "images_evaluation.zip")
         ),
+        in_parts=True,
         largest=1 << 29,
         instructions=(
             "images_background.zip and images_evaluation.zip are in the folder python of "
@@ -106,6 +107,7 @@ class OmniglotSmall:
             for one in ("", ".zip")
             for two in ("", ".zip")
         ),
+        in_parts=True,
         largest=1 << 29,
         instructions=(
             "images_background_small1.zip and images_background_small2.zip are in the folder python of "

@@ -75,7 +75,7 @@ def published(name: str) -> Published:
         ValueError: for any other data set.
     """
     if name not in PUBLISHED:
-        raise ValueError(f"There are no files to fetch for {name!r}; files are fetched for {', '.join(PUBLISHED)}.")
+        raise ValueError(f"{name} has no archive: its images are where its name says, or come with this package.")
     return PUBLISHED[name]
 
 

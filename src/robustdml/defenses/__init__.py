@@ -1,5 +1,7 @@
 """Defenses: how (adversarial) examples enter the training step."""
 
+from typing import cast
+
 from robustdml.defenses.classification import AdversarialTraining
 from robustdml.defenses.collapse import AdaptedAntiCollapse, AntiCollapse
 from robustdml.defenses.defense import Defense
@@ -9,15 +11,10 @@ from robustdml.defenses.mixture import Mixture, branches
 from robustdml.defenses.plain import Plain
 from robustdml.defenses.shift import AnchoredShiftTraining, ShiftSuppression, ShiftTraining
 from robustdml.defenses.terms import PENALTIES, ClasswiseBarlow, Penalised, Penalty, SingularValues
+from robustdml.plugins import collected
 
-DEFENSES: dict[str, type[Defense]] = {
-    c.__name__: c
-    for c in (
-        Plain, ShiftTraining, ShiftSuppression, AnchoredShiftTraining, AntiCollapse, AdaptedAntiCollapse, MinMax,
-        AnchoredMinMax, TripletCollapse, AlternatingCollapse, StoppedMinMax, FreeTraining, Mixture, Penalised,
-        AdversarialTraining,
-    )
-}  # fmt: skip
+DEFENSES = cast(dict[str, type[Defense]], collected(__name__, Defense))
+"""By the name of the class; a file beside this one adds its own."""
 
 __all__ = [
     "DEFENSES",

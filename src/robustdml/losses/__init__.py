@@ -1,5 +1,7 @@
 """Losses: what a batch of embeddings is trained to do."""
 
+from typing import cast
+
 from robustdml.losses.borrowed import Pml, pml_loss
 from robustdml.losses.contrastive import Contrastive
 from robustdml.losses.entropy import ClassLoss, CrossEntropy, Hybrid, prototypes
@@ -14,14 +16,10 @@ from robustdml.losses.rhomboid import Rhomboid
 from robustdml.losses.similarity import MultiSimilarity
 from robustdml.losses.snr import Snr
 from robustdml.losses.triplet import Triplet
+from robustdml.plugins import collected
 
-LOSSES: dict[str, type] = {
-    c.__name__: c
-    for c in (
-        *(Triplet, Contrastive, Margin, Snr, Quadruplet, Rhomboid, Gil),
-        *(LiftedStructure, NPair, MultiSimilarity, InfoNce, CrossEntropy, Hybrid, Pml),
-    )
-}
+LOSSES = cast(dict[str, type[Loss]], collected(__name__, Loss))
+"""By the name of the class; a file beside this one adds its own."""
 
 __all__ = [
     "LOSSES", "ClassLoss", "Contrastive", "CrossEntropy", "Gil", "Hybrid", "InfoNce", "LiftedStructure", "Loss",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustdml.models.backbones import Backbone
 from robustdml.models.embedder import Embedder
-from robustdml.models.small import c2f2_trunk
+from robustdml.models.small import at_least_one, c2f2_trunk
 
 
 class HybridEmbedder(Embedder):
@@ -39,6 +39,9 @@ class C2F2Hybrid:
 
     dim: int = 512
     num_classes: int = 10
+
+    def __post_init__(self) -> None:
+        at_least_one(self)
 
     def build(self, shape: tuple[int, int, int]) -> Embedder:
         """The trunk ends before its last ReLU, which each head owns."""

@@ -270,5 +270,6 @@ def downloaded(download: Callable[[], dict[str, Tensor]], name: str) -> dict[str
         raise ValueError(
             f"the published weights of {name} could not be downloaded ({type(error).__name__}: {reason}). Two ways "
             "out: run once on a machine with network and copy its cache (~/.cache/huggingface, ~/.cache/torch), or "
-            f"give a local file with --start.file WEIGHTS.safetensors (names of {_library(name)})."
+            f"give a local file (names of {_library(name)}): train with --start Pretrained --start.file "
+            "WEIGHTS.safetensors, or measure WEIGHTS.safetensors with --recipe."
         ) from error

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from robustdml.models.embedder import Embedder, Layers
 from robustdml.models.normalise import imagenet
+from robustdml.models.small import at_least_one
 from robustdml.models.wrapped import Normalised
 
 
@@ -42,6 +43,7 @@ class SmallResNet:
     stride: int = 1
 
     def __post_init__(self) -> None:
+        at_least_one(self)
         if self.stride not in (1, 2):
             raise ValueError(f"SmallResNet's stem has stride 1 or 2, got {self.stride}.")
 

@@ -20,6 +20,13 @@ class Model(Protocol):
         ...
 
 
+def at_least_one(model: object) -> None:
+    """Raise if a size of an architecture (dim, width, num_classes) is not positive."""
+    for name in ("dim", "width", "num_classes"):
+        if getattr(model, name, 1) < 1:
+            raise ValueError(f"{type(model).__name__} needs {name} >= 1, got {getattr(model, name)}.")
+
+
 def _pool() -> nn.Module:
     return nn.MaxPool2d(2, 2)
 
@@ -61,6 +68,9 @@ class C2F2:
 
     dim: int = 512
 
+    def __post_init__(self) -> None:
+        at_least_one(self)
+
     def build(self, shape: tuple[int, int, int]) -> Embedder:
         """conv 32, conv 64, linear 1024, linear `dim`."""
         return Layers(self.dim, *c2f2_trunk(self, shape), nn.ReLU(), nn.Linear(1024, self.dim))
@@ -71,6 +81,9 @@ class C2F2Classifier:
     """C2F2 with dropout 0.4 and class scores (`cc2f2`): ranked with `Dot` on one prototype per class."""
 
     num_classes: int = 10
+
+    def __post_init__(self) -> None:
+        at_least_one(self)
 
     def build(self, shape: tuple[int, int, int]) -> Embedder:
         """conv 32, conv 64, linear 1024, dropout, linear `num_classes`."""
@@ -84,6 +97,9 @@ class LeNet:
 
     dim: int = 128
 
+    def __post_init__(self) -> None:
+        at_least_one(self)
+
     def build(self, shape: tuple[int, int, int]) -> Embedder:
         """conv 20, conv 50, linear 500, linear `dim`."""
         channels, side = _check_side(self, shape, 16)
@@ -95,6 +111,9 @@ class LeNetClassifier:
     """Caffe's LeNet with class scores (`clenet`)."""
 
     num_classes: int = 10
+
+    def __post_init__(self) -> None:
+        at_least_one(self)
 
     def build(self, shape: tuple[int, int, int]) -> Embedder:
         """conv 20, conv 50, linear 500, linear `num_classes`."""
@@ -108,6 +127,9 @@ class Perceptron:
 
     num_classes: int = 10
 
+    def __post_init__(self) -> None:
+        at_least_one(self)
+
     def build(self, shape: tuple[int, int, int]) -> Embedder:
         """Flatten and linear."""
         channels, height, width = shape
@@ -120,6 +142,9 @@ class SmallConv:
 
     dim: int = 32
     width: int = 32
+
+    def __post_init__(self) -> None:
+        at_least_one(self)
 
     def build(self, shape: tuple[int, int, int]) -> Embedder:
         """conv `width`, conv 2 `width`, linear 128, linear `dim`."""

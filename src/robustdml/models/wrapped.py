@@ -94,11 +94,24 @@ def width_of(inner: Callable[[Tensor], Tensor], module: nn.Module, shape: tuple[
     """
     like = next(module.parameters(), torch.empty(0))
     with frozen(module), torch.no_grad():
-        z = inner(torch.full((2, *shape), 0.5, device=like.device, dtype=like.dtype))
-    if not isinstance(z, Tensor) or z.dim() != 2 or len(z) != 2:
-        found = f"a tensor of shape {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
-        raise ValueError(
-            f"an embedder maps images [b, c, h, w] to vectors [b, d]; for two images of shape {shape} "
-            f"{getattr(inner, '__name__', type(inner).__name__)} returned {found}. Flatten or pool its output."
-        )
-    return z.shape[1]
+        try:
+            z = inner(torch.full((2, *shape), 0.5, device=like.device, dtype=like.dtype))
+        except Exception as error:  # code of the user, which may fail in any way
+            raise ValueError(
+                f"{_name_of(inner)} failed on two images of shape {shape}: {type(error).__name__}: {error}"
+            ) from error
+    found, advice = type(z).__name__, "Return a torch tensor of embeddings alone."
+    if isinstance(z, Tensor):
+        found, advice = f"a tensor of shape {tuple(z.shape)}", "Flatten or pool its output."
+        if z.dim() == 2 and len(z) == 2 and z.shape[1] > 0:
+            if z.is_floating_point():
+                return z.shape[1]
+            found, advice = f"numbers of type {z.dtype}", "Return floating-point numbers."
+    raise ValueError(
+        f"an embedder maps images [b, c, h, w] to vectors [b, d]; for two images of shape {shape} {_name_of(inner)} "
+        f"returned {found}. {advice}"
+    )
+
+
+def _name_of(inner: Callable[[Tensor], Tensor]) -> str:
+    return str(getattr(inner, "__name__", type(inner).__name__))

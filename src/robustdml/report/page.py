@@ -72,11 +72,17 @@ def render(runs: Sequence[Run], *, title: str | None = None, reference: bool = T
         training=[_drawn(plot) for plot in plots.training_plots(runs)],
         pictures=[pictures(run, examples) for run in runs if run.examples is not None and examples > 0],
         trust=[_trust(place, run) for place, run in enumerate(runs)],
-        attacks=[(sign(name), glossary.attack_meaning(name)) for name in attacks],
+        attacks=[(sign(name), glossary.attack_meaning(name) or _what(runs, name)) for name in attacks],
         reference=_reference(runs) if reference else None,
         fields=[(run.label, fields(run)) for run in runs],
         version=__version__,
     )
+
+
+def _what(runs: Sequence[Run], attack: str) -> str:
+    """What a result file says of an attack that is not known here."""
+    entries = (run.scorecard.get("attacks", {}).get(attack) or {} for run in runs)
+    return next((str(e["what"]) for e in entries if e.get("what")), "")
 
 
 def _drawn(plot: plots.Plot) -> dict[str, Any]:

@@ -78,7 +78,9 @@ def read_runs(path: Path | str) -> list[Run]:
 
 
 def _read_folder(folder: Path) -> list[Run]:
-    scorecards = sorted(folder.glob("benchmark-*.json"))
+    everything = sorted(folder.glob("benchmark-*.json"))
+    whole = [file for file in everything if not file.stem.startswith("benchmark-attack-")]
+    scorecards = whole or everything  # single attacks beside a profile are read where they are named themselves
     evaluation = folder / "evaluation.json"
     if not scorecards and not evaluation.exists():
         raise ResultError(

@@ -3,6 +3,7 @@
 import csv
 import io
 import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -105,14 +106,15 @@ def as_text(rows: Sequence[Row], width: int | None = None) -> str:
 
     Rows carry a number in each block, and texts are cut with an ellipsis; Markdown and CSV hold them whole.
     """
-    width = width or shutil.get_terminal_size((100, 24)).columns
+    if width is None:  # a file or a pipe has no width
+        width = shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 10_000
     table = [cells(row) for row in rows]
-    longest = 20 if width < 200 else 32
+    longest = 20 if width < 200 else 32 if width < 1000 else 99
     blocks: list[list[str]] = [[]]
     widths = {
         head: min(
             max([len(head), *(len(line[head]) for line in table)]),
-            32 if head == "source" else longest if head in IDENTITY else 99,
+            max(32, longest) if head == "source" else longest if head in IDENTITY else 99,
         )
         for head in COLUMNS
     }

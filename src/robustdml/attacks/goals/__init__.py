@@ -1,5 +1,7 @@
 """Goals of attackers, one file per kind of goal."""
 
+from typing import cast
+
 from robustdml.attacks.goals.agnostic import Agnostic
 from robustdml.attacks.goals.candidate import Candidate
 from robustdml.attacks.goals.goal import Goal
@@ -11,14 +13,10 @@ from robustdml.attacks.goals.order import Order
 from robustdml.attacks.goals.preserving import DynamicWeight, FixedWeight, PreservingOrder, PreservingQuery, Weight
 from robustdml.attacks.goals.query import Query
 from robustdml.attacks.goals.shift import EmbeddingShift
+from robustdml.plugins import collected
 
-GOALS: dict[str, type[Goal]] = {
-    c.__name__: c
-    for c in (
-        *(Candidate, Query, TargetedMismatch, EmbeddingShift, Misrank, Mismatch, TopOut),
-        *(PreservingQuery, Order, PreservingOrder, Misclassify, Agnostic),
-    )
-}
+GOALS = cast(dict[str, type[Goal]], collected(__name__, Goal))
+"""By the name of the class; a file beside this one adds its own."""
 WEIGHTS: dict[str, type[Weight]] = {"FixedWeight": FixedWeight, "DynamicWeight": DynamicWeight}
 
 __all__ = [
