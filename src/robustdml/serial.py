@@ -224,7 +224,7 @@ def _component(old: Any, text: str, table: dict[str, type], path: str) -> Any:
     try:
         return cls(**given)
     except TypeError as error:
-        lacking = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in shared and _required(f)]
+        lacking = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in given and _required(f)]
         raise ValueError(
             f"--{path} {text}: it needs {' and '.join(lacking) or error}, which {type(old).__name__} has not. Begin "
             "with a recipe that has one and change that, or write it into a recipe.json."
