@@ -101,7 +101,7 @@ def test_tracebacks_appear_only_with_debug(here):
 
 
 def test_a_closed_pipe_is_no_traceback(here):
-    line = f"{sys.executable} -m robustdml.cli.main list recipes --json | head -c 1"
+    line = f"{sys.executable} -m robustdml list recipes --json | head -c 1"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True, cwd=here)
     assert done.stderr == ""
 
