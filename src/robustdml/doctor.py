@@ -34,6 +34,7 @@ EXTRAS = {
     "vision": ("timm", "torchvision"),
     "faiss": ("faiss",),
     "pml": ("pytorch_metric_learning",),
+    "track": ("tensorboard",),
 }
 TESTED_TORCH = ((2, 6), (2, 14))
 

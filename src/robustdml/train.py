@@ -4,7 +4,9 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -49,6 +51,7 @@ def train(
     device: str | None = None,
     workers: int | None = 0,
     cache: bool = False,
+    track: Literal["tensorboard", "wandb"] | None = None,
     report: Callable[[str], None] = lambda line: None,
     progress: Progress = lambda done, total, what: None,
 ) -> Path:
@@ -61,16 +64,22 @@ def train(
         workers: processes that decode images ahead, 0 for none; None for as many as pay. Results do not depend on it.
             A script that asks for them keeps its own statements under `if __name__ == "__main__":`.
         cache: keep the decoded images on disk (`robustdml.data.cache`).
+        track: an experiment tracker that gets the numbers of log.jsonl too; TensorBoard writes below `out`.
         report: receives one line at a time.
         progress: called after every step with steps done, steps in all, and how it goes.
 
     Raises:
         DataError: if data or checkpoint are missing or damaged.
         FileExistsError: if `out` holds a run and `resume` is off.
+        ImportError: if the tracker is not installed.
         FloatingPointError: if the loss or a weight becomes NaN or infinite.
         Interrupted: after SIGINT or SIGTERM, with everything saved.
     """
-    accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())
+    if track is not None and find_spec(track) is None:
+        raise ImportError(f"--track {track} needs the package {track}. Install it with: pip install {track}")
+    accelerator = Accelerator(
+        cpu=device == "cpu" or not torch.cuda.is_available(), log_with=track, project_dir=out if track else None
+    )
     if device is not None and torch.device(device).type != accelerator.device.type:
         raise ValueError(
             f"device {device!r} was asked for and accelerate offers {accelerator.device.type!r}. Use that, or choose "
@@ -101,11 +110,22 @@ def train(
     elif accelerator.is_main_process:
         folder.begin(recipe, made_with)
     accelerator.wait_for_everyone()
+    if track is not None:
+        project = "robustdml" if track == "wandb" else track
+        accelerator.init_trackers(project, init_kwargs={"wandb": {"name": recipe.name, "dir": str(out)}})
     with stop_signals() as stopped:
         run(trainer, folder, validation, stopped, report, progress)
+    accelerator.end_training()
     if accelerator.is_main_process:
         folder.finish(made_with)
     return out
+
+
+def numbers(entry: Json) -> dict[str, float]:
+    """The numbers of a log entry by flat names, as trackers want them."""
+    flat = {k: v for k, v in entry.items() if not isinstance(v, dict)}
+    flat |= {f"{k}/{name}": v for k, own in entry.items() if isinstance(own, dict) for name, v in own.items()}
+    return {name: float(v) for name, v in flat.items() if name != "step" and isinstance(v, (int, float))}
 
 
 def prepare(recipe: Recipe, data: ImageSet, accelerator: Accelerator, *, workers: int = 0) -> Trainer:
@@ -187,6 +207,7 @@ def run(
                 warned = warned or warn_of_collapse(entry, len(batch.index))
                 if trainer.accelerator.is_main_process:
                     folder.log(entry)
+                    trainer.accelerator.log(numbers(entry), step=position.total)
                     report(line(entry, recipe.epochs))
             halt = trainer.anywhere(stopped())
             if halt or trainer.anywhere(time.monotonic() - saved > SAVE_EVERY_SECONDS):
@@ -206,7 +227,9 @@ def validate(trainer: Trainer, folder: RunFolder, data: ImageSet, report: Callab
     check_weights(trainer.broken(), trainer.position.total)
     scores = evaluate(trained_metric(trainer.running, trainer.loss), data, seed=trainer.recipe.seed).scores
     if trainer.accelerator.is_main_process:
-        folder.log({"epoch": trainer.position.epoch, "step": trainer.position.total, "validation": scores})
+        entry = {"epoch": trainer.position.epoch, "step": trainer.position.total, "validation": scores}
+        folder.log(entry)
+        trainer.accelerator.log(numbers(entry), step=trainer.position.total)
         report(f"epoch {trainer.position.epoch}: validation recall@1 {scores['recall@1']:.4f}")
     if trainer.recipe.validation.choose and scores["recall@1"] > trainer.best:
         trainer.best = scores["recall@1"]

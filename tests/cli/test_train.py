@@ -304,3 +304,24 @@ def test_a_test_afterwards_shows_its_scores_and_a_plan_shows_the_recipe(here, ca
 def test_there_being_nothing_to_resume_is_said(here, call):
     _, _, err = call("train", "plain-digits-small", "--epochs", 1, "--out", "run", "--resume")
     assert "nothing to resume in run: beginning" in err
+
+
+def test_a_tracker_gets_the_numbers_of_the_log(here, call):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    words = ("--epochs", 1, "--validation.share", 0.2, "--out", "run", "--track", "tensorboard", "--quiet")
+    code, _, err = call(*SMALL, *words)
+    assert code == 0, err
+    events = EventAccumulator(str(here / "run" / "tensorboard")).Reload()
+    log = [json.loads(line) for line in (here / "run" / "log.jsonl").read_text().splitlines()]
+    losses = {e["step"]: e["loss"] for e in log if "loss" in e}
+    assert {e.step: pytest.approx(e.value) for e in events.Scalars("loss")} == losses
+    assert events.Scalars("validation/recall@1")[-1].value == pytest.approx(log[-1]["validation"]["recall@1"])
+
+
+def test_a_tracker_that_is_not_there_is_named(here, call, monkeypatch):
+    monkeypatch.setattr("robustdml.train.find_spec", lambda name: None)
+    code, _, err = call(*SMALL, "--epochs", 1, "--out", "run", "--track", "wandb")
+    assert code == 1
+    assert "--track wandb needs the package wandb. Install it with: pip install wandb" in err
+    assert not (here / "run").exists()

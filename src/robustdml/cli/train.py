@@ -1,6 +1,7 @@
 """robustdml train: train a recipe into a run folder."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -38,6 +39,8 @@ class Options(Running):
     """processes that decode images ahead, 0 for none; by default as many as pay. Results do not depend on it"""
     cache: bool = False
     """decode every image once and keep them on disk (196 608 bytes per image of 256x256)"""
+    track: Literal["tensorboard", "wandb"] | None = None
+    """a tracker that gets the numbers of log.jsonl too"""
     dry_run: bool = False
     """print the resolved recipe, passes and memory; needs no data"""
 
@@ -56,7 +59,7 @@ def main(argv: list[str]) -> int:
     if count > 1:
         return processes.spread(count, "train", argv)
     again = {"device": options.device, "processes": options.processes, "data-root": options.data_root,
-             "workers": options.workers}  # fmt: skip
+             "workers": options.workers, "track": options.track}  # fmt: skip
     resume = training.resume_command(options.recipe, run, again, test=options.test, cache=options.cache)
-    loading = training.Loading(options.workers, options.cache)
-    return training.carry_out(recipe, run, options, resume, loading, resuming=options.resume, test=options.test)
+    around = training.Around(options.workers, options.cache, options.track)
+    return training.carry_out(recipe, run, options, resume, around, resuming=options.resume, test=options.test)

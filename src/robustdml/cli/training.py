@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from robustdml.clean import remarks
 from robustdml.cli import show, terminal
@@ -36,15 +37,18 @@ def dry_run(recipe: Recipe, processes: int, *, as_json: bool) -> int:
 
 
 @dataclass(frozen=True)
-class Loading:
-    """How images get from files to the training steps: worker processes (None: as many as pay), and the cache."""
+class Around:
+    """What surrounds the training steps and changes no result: worker processes (None: as many as pay), the cache of
+    decoded images, and a tracker that mirrors the log.
+    """
 
     workers: int | None
     cache: bool
+    track: Literal["tensorboard", "wandb"] | None = None
 
 
 def carry_out(
-    recipe: Recipe, run: Path, options: Running, resume: str, loading: Loading, *, resuming: bool, test: bool
+    recipe: Recipe, run: Path, options: Running, resume: str, around: Around, *, resuming: bool, test: bool
 ) -> int:
     """Train, evaluate if wanted, print."""
     device = device_named(options.device)
@@ -58,8 +62,9 @@ def carry_out(
                 data_root=options.data_root,
                 resume=resuming,
                 device=device.type,
-                workers=loading.workers,
-                cache=loading.cache,
+                workers=around.workers,
+                cache=around.cache,
+                track=around.track,
                 report=progress.line,
                 progress=progress,
             )
@@ -68,7 +73,7 @@ def carry_out(
     value: Json = {"recipe": recipe.name, "run": str(run)}
     if test:
         value["evaluation"] = evaluate_run(
-            run, data_root=options.data_root, device=device, cache=loading.cache, write=terminal.is_speaker()
+            run, data_root=options.data_root, device=device, cache=around.cache, write=terminal.is_speaker()
         )
     terminal.document(value) if options.json else terminal.lines(_lines(value, run))
     return 0
