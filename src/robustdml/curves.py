@@ -114,10 +114,9 @@ def write_examples(stage: Stage, profile: Profile, out: Path, count: int) -> Pat
     """Attack a few queries and write images and neighbour lists into `examples-PROFILE.npz`.
 
     Raises:
-        ValueError: for less than one example.
+        ValueError: for less than one example, or a profile without any attack that can be shown.
     """
-    if count < 1:
-        raise ValueError(f"--examples must be at least 1, got {count}.")
+    check_pictures(profile, count)
     order = Draws(stage.seed, "examples").bits("query", stage.rows).argsort()
     chosen = order[: min(count, len(order))].sort().values
     some = stage.only(chosen)
@@ -146,6 +145,17 @@ def write_examples(stage: Stage, profile: Profile, out: Path, count: int) -> Pat
     path = out / f"examples-{profile.name}.npz"
     write_npz(path, arrays)
     return path
+
+
+def check_pictures(profile: Profile, count: int) -> None:
+    """Raise for less than one example, or a profile without any attack that can be shown."""
+    if count < 1:
+        raise ValueError(f"--examples must be at least 1, got {count}.")
+    if not {m.name for m in profile.measurements} & set(SHOWN):
+        raise ValueError(
+            f"--examples shows what {', '.join(SHOWN)} do to rankings of images; profile {profile.name} has none of "
+            "them. Leave it out, or use a profile such as rob28."
+        )
 
 
 def _nearest(stage: Stage, z: Float[Tensor, "e d"]) -> Int[Tensor, "e k"]:

@@ -349,6 +349,9 @@ def test_a_curve_of_many_budgets_is_refused_before_anything_is_attacked(trained,
     code, _, err = call("benchmark", trained, "--profile", "qccurve28", "--curve", "--queries", 3, "--out", "q")
     assert code == 2
     assert "profile qccurve28 has 12 balls" in err
+    code, _, err = call("benchmark", trained, "--profile", "class28", "--examples", 1, "--queries", 3, "--out", "q")
+    assert code == 2
+    assert "profile class28 has none of them" in err
     assert not (here / "q").exists()
 
 

@@ -9,7 +9,7 @@ from robustdml.clean import remarks
 from robustdml.cli import failures, show, terminal
 from robustdml.cli.options import Measured
 from robustdml.command import COMMAND
-from robustdml.curves import check_one_budget, write_curve, write_examples
+from robustdml.curves import check_one_budget, check_pictures, write_curve, write_examples
 from robustdml.interruption import Interrupted
 from robustdml.plan import plan_benchmark
 from robustdml.profile import Profile, for_data, transferred
@@ -59,6 +59,8 @@ def measure(
     """Attack, print, and return the exit code."""
     if curve:
         check_one_budget(profile)
+    if examples:
+        check_pictures(profile, examples)
     target = planned.load(data_root=options.data_root, device=device_named(options.device), cache=options.cache)
     profile, metric = for_data(profile, target.data.name), profile.metric(target.metric)
     out = options.out or target.out
