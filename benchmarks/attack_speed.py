@@ -1,12 +1,13 @@
 """Time of attacks against their floor, interleaved in one process.
 
 Floor of an attack = gradients x (forward + gradient to the input) + 2 forwards of the same network in fp32 on the same
-batch; of a black-box attack its forwards in batches of the same size. Both take turns `--repeats` times; the median
+batch; of a black-box attack its forwards in batches of the same size, of images as noisy as those of a population, on
+which pooling takes longer. Both take turns `--repeats` times; the median
 ratio is printed, for fp32 and for bf16 with channels last. A black-box attack's rate is one over its ratio.
 
     python benchmarks/attack_speed.py --repeats 7
     python benchmarks/attack_speed.py --attack SPQA+ --count 10 --attack CA+ --precision fp32
-    python benchmarks/attack_speed.py --attack ES --attack QA- --attack GTT --search nes --steps 1 --queries 16
+    python benchmarks/attack_speed.py --attack ES --attack QA- --attack GTT --search nes --steps 2 --queries 16
 """
 
 import argparse
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from robustdml.adversary import Adversary, Search, forwards_of
+from robustdml.adversary import Adversary, forwards_of
 from robustdml.adversary.nes import ROWS
 from robustdml.allocator import keep_freed_memory
 from robustdml.benchmark import measure, stage
@@ -42,9 +43,11 @@ def stand_in(items: int) -> ImageSet:
     return ImageSet("random", Pixels(pixels), rows % 10, Split(rows, rows, rows), tuple("0123456789"))
 
 
-def floor_seconds(embedder: torch.nn.Module, images: torch.Tensor, search: Search) -> float:
+def floor_seconds(embedder: torch.nn.Module, images: torch.Tensor, adversary: Adversary) -> float:
     """gradients x (forward + input gradient) + forwards + 2 forwards of the batch, fp32."""
+    search, ball = adversary.search, adversary.ball
     many = images.repeat(-(-ROWS // len(images)), 1, 1, 1)[:ROWS]
+    many = ball.project(many + ball.clip(2 * ball.eps * torch.randn_like(many)), many)
     forwards = forwards_of(search) * len(images)
     start = time.perf_counter()
     with frozen(embedder):
@@ -95,13 +98,13 @@ def main() -> None:
     stages = {n: stage(DeepMetric(e, Spherical()), data, queries=batch * 2) for n, e in modes.items()}
     places = slice(0, batch)
     images = next(iter(stages.values())).block(places)[0]
-    searches = [m.adversary.search for m in measured]
+    adversaries = [m.adversary for m in measured]
     ratios: dict[str, list[float]] = {n: [] for n in modes}
     each: dict[str, dict[str, list[float]]] = {n: {m.name: [] for m in measured} for n in modes}
     for n in modes:  # warm up
         measure(stages[n], measured[0], places, checked=False)
     for turn in range(options.repeats):
-        floor = [floor_seconds(embedder, images, s) for s in searches]
+        floor = [floor_seconds(embedder, images, a) for a in adversaries]
         for n in modes:
             start = time.perf_counter()
             prepared = stages[n].block(places)

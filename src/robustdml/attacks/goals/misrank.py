@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from robustdml.attacks.goals.goal import Score, no_targets
@@ -41,6 +41,9 @@ class Misrank:
         unless_negative = zero.masked_fill(scene.same_class, torch.inf)
 
         def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
+            if not (z.requires_grad and torch.is_grad_enabled()):
+                far, near = _extremes(scene, z, unless_positive, unless_negative, unit)
+                return (far - near).clamp_min(0) * defined[unit]
             with torch.no_grad():
                 d = scene.system.to_gallery(z)
                 nearest = (d + rows_of(unless_positive, unit)).argmin(dim=1)
@@ -58,3 +61,15 @@ class Misrank:
     def achieved(self, scene: Scene, aims: Int[Tensor, "b m"]) -> Achieved:
         """The first item is of another class."""
         return lambda z, unit: scene.of(unit).recall(z) == 0
+
+
+def _extremes(
+    scene: Scene, z: Float[Tensor, "b d"], unless_positive: Tensor, unless_negative: Tensor, unit: Int[Tensor, "b"]
+) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+    """Distances to the farthest negative and the nearest positive, piece by piece, in the cache; masks by unit."""
+    far, near = torch.full_like(z[:, 0], -torch.inf), torch.full_like(z[:, 0], torch.inf)
+    for part, to_piece in scene.system.to_pieces:
+        d = to_piece(z)
+        near = torch.minimum(near, (d + unless_positive[:, part][unit]).amin(dim=1))
+        far = torch.maximum(far, d.sub_(unless_negative[:, part][unit]).amax(dim=1))
+    return far, near

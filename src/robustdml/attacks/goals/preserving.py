@@ -153,7 +153,7 @@ class PreservingQuery:
         moved, kept = mean_distance(scene, targets, self.direction), mean_distance(scene, preserve, "raise")
 
         def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
-            lost = hinge_value(scene.system.to_gallery(z.detach()), rows_of(preserve, unit), "raise")
+            lost = hinge_value(scene, z.detach(), rows_of(preserve, unit), "raise")
             return moved(z, unit, step) + self.weight(lost) * kept(z, unit, step)
 
         return energy

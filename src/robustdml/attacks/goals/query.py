@@ -108,14 +108,16 @@ def add_hinge_weights(
         weights.scatter_add_(1, aim, active.sum(dim=1, keepdim=True) * each)
 
 
-def hinge_value(d: Float[Tensor, "b n"], aims: Int[Tensor, "b m"], direction: str) -> Float[Tensor, "b"]:
-    """The hinge objective of QA where nobody asks for its gradient: fewer passes over `d` than its weights take."""
-    total, one = torch.zeros_like(d[:, 0]), torch.empty_like(d)
-    for aim in aims.split(1, dim=1):
-        own = d.gather(1, aim)
-        torch.sub(own, d, out=one) if direction == "raise" else torch.sub(d, own, out=one)
-        total += one.clamp_min_(0).sum(dim=1)
-    return total / (d.shape[1] * aims.shape[1])
+def hinge_value(scene: Scene, z: Float[Tensor, "b d"], aims: Int[Tensor, "b m"], direction: str) -> Float[Tensor, "b"]:
+    """The hinge objective of QA where nobody asks for its gradient: piece by piece, in the cache."""
+    own = scene.distance.matrix(z[:, None], scene.gallery.z[aims])[:, 0]
+    total = torch.zeros_like(own[:, 0])
+    for _, to_piece in scene.system.to_pieces:
+        d = to_piece(z)
+        for m in range(own.shape[1]):
+            hinge = own[:, m : m + 1] - d if direction == "raise" else d - own[:, m : m + 1]
+            total += hinge.clamp_min_(0).sum(dim=1)
+    return total / (scene.size * own.shape[1])
 
 
 def ranking_energy(scene: Scene, aims: Int[Tensor, "b m"], direction: str) -> Energy:
@@ -123,7 +125,7 @@ def ranking_energy(scene: Scene, aims: Int[Tensor, "b m"], direction: str) -> En
 
     def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
         if not (z.requires_grad and torch.is_grad_enabled()):
-            return hinge_value(scene.system.to_gallery(z), rows_of(aims, unit), direction)
+            return hinge_value(scene, z, rows_of(aims, unit), direction)
 
         def weigh(d: Tensor) -> Tensor:
             weights = torch.zeros_like(d)
