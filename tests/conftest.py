@@ -1,5 +1,6 @@
 """Shape checks at run time, repeatable tests, and the option that points golden tests at another directory."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start: bits repeat with equal threads
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 install_import_hook("robustdml", "beartype.beartype")
 settings.register_profile("same-every-time", max_examples=20, deadline=None, derandomize=True, database=None)
 settings.load_profile("same-every-time")

@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
             keep_freed_memory()
             code: int = importlib.import_module(f"robustdml.cli.{argv[0]}").main(argv[1:])
             sys.stdout.flush()
-            processes.part()
+            processes.leave(code)
             return code
         except (Exception, KeyboardInterrupt) as error:
             if "--debug" in argv and not isinstance(error, KeyboardInterrupt):

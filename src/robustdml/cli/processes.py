@@ -44,11 +44,17 @@ def _see_only(number: str) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[int(number)]
 
 
-def part() -> None:
-    """Leave the other processes in good order: a thread of their exchange that still runs at exit may abort it."""
+def leave(code: int) -> None:
+    """End this process if it is one of several, once all have come so far; else nothing happens.
+
+    Nothing is taken down: threads of torch's exchange that still run would now and then abort an ordinary exit.
+    """
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+        distributed.barrier()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def spread(count: int, verb: str, argv: list[str]) -> int:
