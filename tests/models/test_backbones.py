@@ -96,7 +96,7 @@ def test_the_stem_of_small_resnet_keeps_or_halves_the_resolution(stride):
     embedder.inner.layers[2].register_forward_hook(lambda m, i, o: maps.append(o.shape))
     assert embedder(images((3, 32, 32))).shape == (2, 16)
     assert maps == [(2, 64, 32 // stride, 32 // stride)]
-    assert sum(p.numel() for p in embedder.parameters()) == 11_168_832 + 16 * 513
+    assert sum(p.numel() for p in embedder.parameters()) == 11_168_832 + 16 * 514
     smallest = 8 * stride
     least = SmallResNet(16, stride).build((1, smallest, smallest))
     maps, hook = [], lambda m, i, o: maps.append(i[0].shape[-1])

@@ -14,7 +14,7 @@ from robustdml.data.sop import Sop
 from robustdml.defenses import AntiCollapse, ShiftTraining
 from robustdml.distance import Spherical
 from robustdml.losses import Triplet
-from robustdml.mining import Random
+from robustdml.mining import Random, SoftHard
 from robustdml.models import Backbone, Pretrained, SmallResNet
 from robustdml.recipe import Adam, Recipe, Validation
 from robustdml.recipes.robrank import ADVERSARY_224, UNMEASURED
@@ -102,10 +102,11 @@ def plain_cifar100_resnet18() -> Recipe:
         name="plain-cifar100-resnet18",
         data=Cifar100Subset(),
         model=SmallResNet(512),
-        loss=Triplet(Spherical(), Random(), margin=0.2),
+        loss=Triplet(Spherical(), SoftHard(), margin=0.2),
         batches=Spc2(56),
-        optimiser=Adam(lr=1e-3, weight_decay=4e-4),
+        optimiser=Adam(lr=1e-3),
         epochs=20,
+        milestones=(14, 18),
         precision="bf16",
         note=UNMEASURED,
     )
