@@ -35,9 +35,9 @@ class BasicBlock(nn.Module):
 class SmallResNet:
     """ResNet-18 for small images: a 3x3 stem and no pooling after it, from random weights.
 
-    Eighteen layers, widths 64 to 512, pooled and followed by one linear layer and batch normalisation, without which all
-    embeddings of rectified features begin in one direction, where triplets teach little. Trained with batch statistics. With
-    `stride` 2 in the stem every layer has a quarter of the work.
+    Eighteen layers, widths 64 to 512, pooled and followed by one linear layer and batch normalisation, without which
+    all embeddings of rectified features begin in one direction, where triplets teach little. Trained with batch
+    statistics. With `stride` 2 in the stem every layer has a quarter of the work.
     """
 
     dim: int = 512
