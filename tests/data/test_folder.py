@@ -319,3 +319,12 @@ def test_an_image_that_changed_its_size_is_named(tmp_path):
     save(tmp_path / images.images.names[0], Image.new("RGB", (5, 4)))
     with pytest.raises(DataError, match=r"has 4x5 pixels \(height x width\), the other images 4x6"):
         images.batch(torch.tensor([0, 1]))
+
+
+def test_test_classes_that_are_trained_on_as_well_are_told(tmp_path):
+    fill(tmp_path / "train", "abc")
+    fill(tmp_path / "test", "bcde")
+    assert "2 of 4 test classes are trained on as well (b, c)" in Folder(str(tmp_path)).load().note
+    fill(tmp_path / "same/train", "abc")
+    fill(tmp_path / "same/test", "abc")
+    assert Folder(str(tmp_path / "same")).load().note == ""

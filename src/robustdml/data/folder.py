@@ -111,6 +111,12 @@ class Folder:
         given = [half for half in ("train", "test") if (folder / half).is_dir()]
         if len(given) == 2:
             train, test = _classes(folder / "train"), _classes(folder / "test")
+            shared = sorted({*train} & {*test})
+            if shared and {*train} != {*test}:
+                note = (
+                    f"{len(shared)} of {len(test)} test classes are trained on as well ({', '.join(shared[:3])}"
+                    f"{', …' if len(shared) > 3 else ''}), the others are not: scores mix both"
+                )
         elif given and any(path.is_dir() for path in (folder / given[0]).iterdir()):
             other = "test" if given == ["train"] else "train"
             raise DataError(f"{folder} has {given[0]}/ but no {other}/. {self.obtain()}")
