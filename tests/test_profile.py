@@ -133,7 +133,9 @@ def test_the_transfer_form_names_its_surrogate():
 
 
 def test_single_steps_have_no_black_box_form():
-    assert [m.name for m in black_box(PROFILES["class28"]).measurements] == ["misclassify", "misclassify-next"]
+    black = black_box(PROFILES["class28"])
+    assert [m.name for m in black.measurements] == ["misclassify", "misclassify-next"]
+    assert black.note.endswith("; black box; without the single steps misclassify-fgsm")
     single = Measurement("ES", PROFILES["rob28"].measurements[5].goal, Adversary(Linf(0.1), Pgd(1, 0.1)))
     with pytest.raises(ValueError, match="single steps only"):
         black_box(Profile("own", (single,)))

@@ -246,7 +246,7 @@ def black_box(profile: Profile, *, population: int | None = None) -> Profile:
         ValueError: for a search without a black-box form, or if nothing is left.
     """
     usual = Nes()
-    found = []
+    found, left_out = [], []
     for m in profile.measurements:
         search, ball = m.adversary.search, m.adversary.ball
         if not isinstance(search, Pgd) or search.universal:
@@ -255,10 +255,13 @@ def black_box(profile: Profile, *, population: int | None = None) -> Profile:
             size = usual.step_size if isinstance(ball, Linf) else reach_of_l2(ball.eps, search.steps)
             nes = Nes(search.steps, usual.population if population is None else population, None, size)
             found.append(replace(m, adversary=Adversary(ball, nes)))
+        else:
+            left_out.append(m.name)
     if not found:
         raise ValueError(f"profile {profile.name} has single steps only, which have no black-box form. Use more steps.")
     name = f"{profile.name}-nes" + f"-{population}" * (population not in (None, usual.population))
-    return replace(profile, name=name, measurements=tuple(found), note=f"{profile.note}; black box")
+    without = f"; without the single steps {', '.join(left_out)}" if left_out else ""
+    return replace(profile, name=name, measurements=tuple(found), note=f"{profile.note}; black box{without}")
 
 
 def transferred(
