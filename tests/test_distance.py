@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustdml.distance import DISTANCES, Cosine, Dot, Euclidean, Leading, Spherical
+from robustdml.distance import DISTANCES, PIECE, Cosine, Dot, Euclidean, Leading, Spherical
 from tests.toys import generator
 
 COORDINATES = st.floats(-10, 10).map(lambda v: round(v, 3))
@@ -188,6 +188,19 @@ def test_a_weighted_sum_is_the_same_with_and_without_a_gradient(distance):
     assert not without.requires_grad
     torch.testing.assert_close(without, with_gradient.detach())
     torch.testing.assert_close(without, (distance.matrix(a, b) * weigh(distance.matrix(a, b))).sum(dim=1))
+
+
+@pytest.mark.parametrize("distance", [c() for c in DISTANCES.values()], ids=repr)
+@pytest.mark.parametrize("rows", [1, PIECE, PIECE + 1])
+def test_pieces_are_the_matrix_without_its_gradient(distance, rows):
+    a = some(3).requires_grad_()
+    b = some(rows)
+    found = torch.full((3, rows), torch.nan, dtype=a.dtype)
+    for part, d in distance.against(b).pieces(a):
+        assert not d.requires_grad
+        assert torch.is_grad_enabled()
+        found[:, part] = d
+    torch.testing.assert_close(found, distance.matrix(a, b).detach())
 
 
 def test_the_leading_coordinates_are_placed_and_rounded_as_the_inner_distance_does():

@@ -1,6 +1,6 @@
 """Distances between embeddings. Every class takes raw embeddings and normalises by itself if it needs to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -64,6 +64,8 @@ def _squared_norms(z: Tensor) -> Tensor:
     return z.square().sum(dim=-1)
 
 
+PIECE = 1024
+"""Rows that are gone through together where no gradient is asked for: 1 MiB for 256 embeddings."""
 _TINY = 1e-30
 """Squared distances are floored here; the floor stops the gradient, which would be infinite at coincidence."""
 
@@ -86,6 +88,10 @@ class ToRows(Protocol):
 
     def weighted_sum(self, a: Float[Tensor, "m d"], weigh: Weigh) -> Float[Tensor, "m"]:
         """sum_n w_n d(a, b_n) with w = weigh(d) held constant: two products, nothing else of size m x n kept."""
+        ...
+
+    def pieces(self, a: Float[Tensor, "m d"]) -> Iterator[tuple[slice, Float[Tensor, "m p"]]]:
+        """`matrix(a, b)` some rows b at a time, without gradients: what is done to such a piece stays in the cache."""
         ...
 
 
@@ -130,6 +136,13 @@ class _ToEuclideanRows:
         d = self(a)
         return torch.linalg.vecdot(d, weigh(d))
 
+    def pieces(self, a: Float[Tensor, "m d"]) -> Iterator[tuple[slice, Float[Tensor, "m p"]]]:
+        u = self.place(a.detach())
+        own = _squared_norms(u)[:, None]
+        for part in _parts(self.rows):
+            squared = torch.addmm(self.squared[:, part], u, self.rows[part].T, alpha=-2).add_(own)
+            yield part, squared.clamp_min_(_TINY).sqrt_()
+
 
 @dataclass(frozen=True, eq=False)
 class _ToProductRows:
@@ -151,6 +164,15 @@ class _ToProductRows:
             weights = weigh(self.offset - u @ self.rows.T)
             total, pulled = self.offset * weights.sum(dim=1), weights @ self.rows
         return total - (u * pulled).sum(dim=1)
+
+    def pieces(self, a: Float[Tensor, "m d"]) -> Iterator[tuple[slice, Float[Tensor, "m p"]]]:
+        u = self.place(a.detach())
+        for part in _parts(self.rows):
+            yield part, self.offset - u @ self.rows[part].T
+
+
+def _parts(rows: Tensor) -> list[slice]:
+    return [slice(i, min(i + PIECE, len(rows))) for i in range(0, len(rows), PIECE)]
 
 
 def _as_is(z: Tensor) -> Tensor:
@@ -302,6 +324,9 @@ class _ToLeadingRows:
 
     def weighted_sum(self, a: Float[Tensor, "m d"], weigh: Weigh) -> Float[Tensor, "m"]:
         return self.inner.weighted_sum(a[:, : self.width], weigh)
+
+    def pieces(self, a: Float[Tensor, "m d"]) -> Iterator[tuple[slice, Float[Tensor, "m p"]]]:
+        return self.inner.pieces(a[:, : self.width])
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,6 @@ from robustdml.ranking import Gallery, Rankings, distances_to, nearest_is_same_c
 
 TOP_SHARE = 0.01
 """Share of the gallery from whose head CA-, QA- and FOA draw their targets."""
-PIECE = 1024
-"""Gallery items that are gone through together where no gradient is asked for: 1 MiB for 256 images."""
 
 
 def rows_of(table: Tensor, unit: Int[Tensor, "n"]) -> Tensor:
@@ -35,12 +33,6 @@ class RetrievalSystem:
     def to_gallery(self) -> ToRows:
         """Differentiable distances to the gallery, in the precision of its embeddings."""
         return self.distance.against(self.gallery.z)
-
-    @cached_property
-    def to_pieces(self) -> list[tuple[slice, ToRows]]:
-        """The same for parts of the gallery, so small that what is done to their distances stays in the cache."""
-        parts = [slice(i, min(i + PIECE, len(self.gallery.z))) for i in range(0, len(self.gallery.z), PIECE)]
-        return [(part, self.distance.against(self.gallery.z[part])) for part in parts]
 
     @cached_property
     def to_gallery_precisely(self) -> Callable[[Float[Tensor, "m d"]], Float[Tensor, "m n"]]:

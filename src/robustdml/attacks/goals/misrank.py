@@ -68,8 +68,7 @@ def _extremes(
 ) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
     """Distances to the farthest negative and the nearest positive, piece by piece, in the cache; masks by unit."""
     far, near = torch.full_like(z[:, 0], -torch.inf), torch.full_like(z[:, 0], torch.inf)
-    for part, to_piece in scene.system.to_pieces:
-        d = to_piece(z)
+    for part, d in scene.system.to_gallery.pieces(z):
         near = torch.minimum(near, (d + unless_positive[:, part][unit]).amin(dim=1))
         far = torch.maximum(far, d.sub_(unless_negative[:, part][unit]).amax(dim=1))
     return far, near

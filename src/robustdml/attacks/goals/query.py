@@ -112,8 +112,7 @@ def hinge_value(scene: Scene, z: Float[Tensor, "b d"], aims: Int[Tensor, "b m"],
     """The hinge objective of QA where nobody asks for its gradient: piece by piece, in the cache."""
     own = scene.distance.matrix(z[:, None], scene.gallery.z[aims])[:, 0]
     total = torch.zeros_like(own[:, 0])
-    for _, to_piece in scene.system.to_pieces:
-        d = to_piece(z)
+    for _, d in scene.system.to_gallery.pieces(z):
         for m in range(own.shape[1]):
             hinge = own[:, m : m + 1] - d if direction == "raise" else d - own[:, m : m + 1]
             total += hinge.clamp_min_(0).sum(dim=1)
