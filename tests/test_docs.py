@@ -34,7 +34,7 @@ FOREIGN = re.compile(
 PAGE_OF = {
     "datasets": "data", "models": "models", "distances": "distances", "miners": "miners", "losses": "losses",
     "balls": "adversaries", "searches": "adversaries", "defenses": "defenses",
-    "penalties": "defenses", "transforms": "data",
+    "destinations": "defenses", "penalties": "defenses", "transforms": "data",
 }  # fmt: skip
 PLACEHOLDERS = {"NAME", "NOUN", "PATH", "PROFILE", "RECIPE", "RUN", "TARGET", "VERB", "ARCHIVE"}
 DRY = ("attack", "benchmark", "train")

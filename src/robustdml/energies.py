@@ -1,6 +1,7 @@
 """Pure functions of embeddings that adversaries minimise and defenses train on."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,40 @@ def hardening(distance: Distance, stop: float | None = None) -> Energy:
     def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
         ease = -hardness(distance, z[:, 0], z[:, 1], z[:, 2])
         return ease if stop is None else ease.clamp_min(stop)
+
+    return energy
+
+
+Objective = Literal["ET", "L2", "KL"]
+"""How hardness H and its destination D are compared: min(0, H - D)^2, (H - D)^2, -q s with both L1-normalised."""
+
+
+def manipulation(
+    distance: Distance,
+    destination: Float[Tensor, "b"],
+    objective: Objective,
+    clean: Float[Tensor, "b 3 d"],
+    roles: tuple[int, ...],
+) -> Energy:
+    """How far the hardness of triplets is from a destination (RobDML, arXiv:2203.01439, equation 2).
+
+    ET leaves triplets alone that are as hard as they shall be, L2 makes harder ones easier. KL is the gradient form of
+    the published divergence, whose value is NaN wherever a destination is negative; its triplets influence each other.
+
+    Args:
+        clean: embeddings of the unmoved triplets, constants of the roles that do not move.
+        roles: which of anchor 0, positive 1 and negative 2 the stacked embeddings [t k d] are.
+    """
+
+    def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
+        members = list(clean[unit].unbind(dim=1))
+        for place, role in enumerate(roles):
+            members[role] = z[:, place]
+        h, wanted = hardness(distance, *members), destination[unit]
+        if objective == "KL":
+            return -F.normalize(wanted, p=1, dim=0) * F.normalize(h, p=1, dim=0)
+        gap = h - wanted
+        return (gap.clamp_max(0) if objective == "ET" else gap).square()
 
     return energy
 

@@ -14,7 +14,7 @@ from robustdml.data.batches import Batches, ClassBatches, Spc2, TripletBatches
 from robustdml.data.folder import Folder
 from robustdml.data.table import DATASETS, Dataset
 from robustdml.data.transforms import TRANSFORMS
-from robustdml.defenses import DEFENSES, PENALTIES, Defense, FreeTraining, Plain
+from robustdml.defenses import DEFENSES, DESTINATIONS, PENALTIES, Defense, FreeTraining, Plain
 from robustdml.defenses.defense import made_of
 from robustdml.distance import DISTANCES
 from robustdml.losses import LOSSES, Hybrid, Loss, pml_loss
@@ -34,6 +34,7 @@ NOUNS: dict[str, Mapping[str, type]] = {
     "balls": BALLS,
     "searches": SEARCHES,
     "defenses": DEFENSES,
+    "destinations": DESTINATIONS,
     "penalties": PENALTIES,
 }
 

@@ -9,10 +9,7 @@ from tests.golden.conftest import golden_of
 
 PENDING = {
     "attacks": [],
-    "defenses": [
-        r"hm_[^.]*\.",
-        r"lga\.",
-    ],
+    "defenses": [],
     "losses": [],
     "metrics": [],
     "miners": [],

@@ -16,8 +16,11 @@ from robustdml.defenses import (
     AntiCollapse,
     ClasswiseBarlow,
     FreeTraining,
+    Gradual,
+    HardnessManipulation,
     MinMax,
     Penalised,
+    Sampled,
     ShiftSuppression,
     ShiftTraining,
     SingularValues,
@@ -46,11 +49,14 @@ DEFENSE = {
     "acap": AlternatingCollapse,
     "ramd": AnchoredMinMax,
     "amdsemi": StoppedMinMax,
+    "hm": HardnessManipulation,
 }
+SAMPLER = {"r": "random", "m": "semihard", "s": "softhard", "d": "distance", "h": "hard"}
 COVERS = [
     r"(est|ses|rest|amd|ramd|amdsemi|mmt|tbc|acap)_[^.]*\.",
     r"(act_[NEC]|act_N_(fgsm|bn|bnfrozen)|act_(contrast|margin|snr|softhard|barlow|adapt_contrast))\.",
     r"freeat_[^.]*\.",
+    r"(hm_[^.]*|lga)\.",
     r"(barlow|svdreg)\.",
     r"(net_plain|net_bn|triplets)\.",
     r"(cases|images|labels)$",
@@ -94,13 +100,29 @@ def network(golden, kind):
     return layers
 
 
+def recorded_miner(golden, sampler):
+    return GivenTriplets(Triplets(*golden.tensor(f"triplets.{sampler}")))
+
+
+def manipulated(golden, name, defense):
+    """Hardness manipulation with the choices of a case."""
+    destination = Gradual() if optional(golden, name, "gradual", False) else None
+    return replace(
+        defense,
+        source=recorded_miner(golden, SAMPLER[option(golden, name, "source")]),
+        destination=destination or Sampled(recorded_miner(golden, SAMPLER[option(golden, name, "destination")])),
+        objective=option(golden, name, "objective"),
+        structure=optional(golden, name, "ics_weight", 0.5) if optional(golden, name, "ics", False) else 0.0,
+    )
+
+
 def loss_of(golden, name):
     text = option(golden, name, "loss")
     metric, softhard = text[-1], text.startswith("pstriplet")
-    triplets = Triplets(*golden.tensor(f"triplets.{'softhard' if softhard else 'random'}"))
+    miner = recorded_miner(golden, "softhard" if softhard else "random")
     family = next(f for f in LOSS if f in text)
     margin = {"triplet": 1.0 if metric == "E" else 0.2, "contrast": 0.0 if metric == "C" else 1.0}.get(family, 0.2)
-    loss = LOSS[family](DISTANCE[metric], GivenTriplets(triplets), margin).build(2, 2)
+    loss = LOSS[family](DISTANCE[metric], miner, margin).build(2, 2)
     for p in loss.parameter_groups().get("beta", []):
         p.data = torch.tensor(0.6, dtype=torch.float64)
     return loss
@@ -126,10 +148,13 @@ class Coins(Recorded):
 
 def take_step(golden, name, model, eps=None):
     """The step of a case on `model`, and the adversarial images it trained on."""
-    saturation = 1e-7 if option(golden, name, "defense") == "amdsemi" else None
+    kind = option(golden, name, "defense")
+    saturation = 1e-7 if kind in ("amdsemi", "hm") and optional(golden, name, "objective", "") != "KL" else None
     search = Seen(Pgd(golden.number(f"{name}.opt.steps"), golden.number(f"{name}.opt.alpha"), saturation=saturation))
     ball = Linf(golden.number(f"{name}.opt.eps") if eps is None else eps)
-    defense = DEFENSE[option(golden, name, "defense")](Adversary(ball, search))
+    defense = DEFENSE[kind](Adversary(ball, search))
+    if kind == "hm":
+        defense = manipulated(golden, name, defense)
     if optional(golden, name, "aap", False):
         defense = replace(defense, structure=1.0)
     images, labels = golden.tensor("images"), golden.tensor("labels")
@@ -167,7 +192,7 @@ def close(found, expected):
 def check_adversarial_images(golden, case, loss, batch, found):
     stack = found if found.ndim == 4 else torch.cat(found.unbind(dim=1))
     expected = golden.tensor(f"{case}.adv")
-    triplets = loss.miner.triplets
+    triplets = trained_triplets(golden, case, loss)
     if option(golden, case, "defense") == "ramd":  # its stack begins with the clean anchors
         stack = torch.cat([batch.images[triplets.anchor], stack])
     if f"{case}.adv_split" in golden:  # both stacks are recorded; the step needs one of them for each triplet
@@ -206,14 +231,27 @@ def check_gradients(golden, case, model, step):
             close(buffer, golden.tensor(key))
 
 
+def trained_triplets(golden, case, loss):
+    if option(golden, case, "defense") == "hm":
+        return recorded_miner(golden, SAMPLER[option(golden, case, "source")]).triplets
+    return loss.miner.triplets
+
+
 def check_hardness(golden, case, loss, batch, found):
     """Hardness of the training triplets before and after the inner problem."""
     if f"{case}.H_src" not in golden:
         return
     model = network(golden, option(golden, case, "net"))
     with frozen(model), torch.no_grad():
-        a, p, n = loss.miner.triplets.of(model(batch.images))
+        clean, source = model(batch.images), trained_triplets(golden, case, loss)
+        a, p, n = source.of(clean)
         close(hardness(loss.distance, a, p, n), golden.tensor(f"{case}.H_src"))
+        if f"{case}.H_dest" in golden:
+            previous = optional(golden, case, "prev_loss", 2.0)
+            wanted = manipulated(golden, case, HardnessManipulation(Adversary(Linf(0.0), Pgd(1, 0.0)))).destination(
+                clean, batch.labels, source, loss.distance, previous=previous, draws=Draws(0), index=batch.index
+            )
+            close(wanted, golden.tensor(f"{case}.H_dest").expand_as(wanted))
         moved = found.chunk(2) if found.ndim == 4 else found.unbind(dim=1)
         a, p, n = [a, *map(model, moved)][-3:] if len(moved) == 2 else map(model, moved)
         close(hardness(loss.distance, a, p, n), golden.tensor(f"{case}.H_adv"))
@@ -305,3 +343,14 @@ def test_constraints_on_singular_values_equal_the_published_ones(golden, case):
     torch.testing.assert_close(
         SingularValues()(x, labels), golden.tensor(f"svdreg.{case}.default"), atol=1e-9, rtol=1e-9
     )
+
+
+def test_the_gradual_adversary_equals_the_published_one(golden):
+    z = torch.zeros(2, 3, dtype=torch.float64)
+    one = Triplets(*torch.zeros(3, 1, dtype=torch.long))
+    for previous, wanted in zip(golden.tensor("lga.prev_loss"), golden.tensor("lga.H_dest"), strict=True):
+        found = Gradual()(
+            z, torch.zeros(2, dtype=torch.long), one, Triplet().distance, previous=float(previous), draws=Draws(0),
+            index=torch.arange(2),
+        )  # fmt: skip
+        close(found, wanted[None])

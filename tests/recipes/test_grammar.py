@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -17,10 +18,13 @@ from robustdml.defenses import (
     AntiCollapse,
     ClasswiseBarlow,
     FreeTraining,
+    Gradual,
+    HardnessManipulation,
     MinMax,
     Mixture,
     Penalised,
     Plain,
+    Sampled,
     ShiftSuppression,
     ShiftTraining,
     StoppedMinMax,
@@ -70,10 +74,11 @@ from robustdml.recipes.robrank import (
     ramd_fashion_c2f2,
     training_adversary,
 )
-from robustdml.recipes.suffixes import SUFFIXES, defended
+from robustdml.recipes.suffixes import SUFFIXES, defended, is_suffix, until_saturated
 
 WEIGHTED = DistanceWeighted(0.0, 2.0, True)
 SEMIHARD = PmlMiner("TripletMarginMiner", {"margin": 1.0, "type_of_triplets": "semihard"}, True)
+SOFTHARD = SoftHard("as-published")
 FGSM = replace(ADVERSARY_28, search=Pgd(1, 77 / 255))
 SEVEN = replace(ADVERSARY_28, search=Pgd(7, 3 / 255))
 SATURATED = replace(ADVERSARY_28, search=Pgd(32, 3 / 255, saturation=1e-7))
@@ -96,6 +101,7 @@ EXPECTED = {
     "amdsemi": StoppedMinMax(SATURATED),
     "amdsemiaap": StoppedMinMax(SATURATED, structure=1.0),
     "amdsemiact": Mixture(AntiCollapse(ADVERSARY_28), StoppedMinMax(SATURATED), 0.5),
+    "hmix": Mixture(*(HardnessManipulation(SATURATED, s, Sampled(SemiHard(0.2))) for s in (Random(), SOFTHARD)), 0.5),
     "fatnone": FreeTraining(Linf(0.0), 3 / 255, 4),
     "fatamd": FreeTraining(Linf(77 / 255), 3 / 255, 4),
     "fatamdsemi": FreeTraining(Linf(77 / 255), 3 / 255, 4, forget_above=-0.2),
@@ -108,6 +114,58 @@ def test_the_suffix_of_the_model_is_the_defense(suffix):
     assert recipe.defense == EXPECTED[suffix]
     assert recipe.epochs == (2 if suffix.startswith("fat") else 8)
     assert recipe_from_json(recipe_to_json(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("fashion:rc2f2hmetsm:ptripletN", HardnessManipulation(SATURATED, SOFTHARD, Sampled(SemiHard(0.2)))),
+        ("fashion:rc2f2ghmetsm:ptripletN", HardnessManipulation(SATURATED, SOFTHARD, Gradual())),
+        ("fashion:rc2f2ghmetssi:ptripletN", HardnessManipulation(SATURATED, SOFTHARD, Gradual(), structure=0.5)),
+        ("fashion:rc2f2rhl2rh:ptripletN", HardnessManipulation(SATURATED, Random(), Sampled(Hardest()), "L2", "pn")),
+        ("fashion:rc2f2hmkldm:ptripletC", HardnessManipulation(
+            ADVERSARY_28, DistanceWeighted(0.0, 2.0, False), Sampled(SemiHard(0.2)), "KL"
+        )),
+        ("cub:rres18ghmetsmi:ptripletN", HardnessManipulation(
+            until_saturated(ADVERSARY_224), SOFTHARD, Gradual(), structure=0.5
+        )),
+        ("sop:rres18ghmetsmi:ptripletN", HardnessManipulation(
+            until_saturated(ADVERSARY_224), SOFTHARD, Gradual(), structure=0.05
+        )),
+    ],
+)  # fmt: skip
+def test_the_letters_of_hardness_manipulation(text, expected):
+    recipe = from_string(text)
+    assert recipe.defense == expected
+    assert recipe.paper == "robdml"
+    assert recipe_from_json(recipe_to_json(recipe)) == recipe
+
+
+@pytest.mark.parametrize("source", "rmsdh")
+@pytest.mark.parametrize("destination", "rmsdh")
+def test_every_combination_of_letters_resolves(source, destination):
+    for g, form, objective, i in product(("", "g"), ("hm", "rh"), ("et", "l2", "kl"), ("", "i")):
+        suffix = f"{g}{form}{objective}{source}{destination}{i}"
+        found = defended("rres18", suffix, ADVERSARY_224, "cub")
+        assert isinstance(found, Plain) == (source == destination and not g)
+        if not g:
+            continue
+        assert (found.destination, found.roles, found.structure) == (
+            Gradual(), "apn" if form == "hm" else "pn", 0.5 if i else 0.0
+        )  # fmt: skip
+
+
+def test_equal_letters_train_plainly_with_that_sampler():
+    recipe = from_string("fashion:rc2f2hmetss:ptripletN")
+    assert (recipe.defense, recipe.loss) == (Plain(), Triplet(Spherical(), SOFTHARD, 0.2))
+    assert "nothing is moved: plain training" in recipe.note
+    with pytest.raises(ValueError, match="known of the triplet loss alone"):
+        from_string("fashion:rc2f2hmetrr:pcontrastN")
+
+
+def test_kl_with_a_gradual_adversary_is_warned_of():
+    with pytest.warns(UserWarning, match="rounding noise"):
+        from_string("fashion:rc2f2ghmklsm:ptripletN")
 
 
 def test_every_suffix_is_tested():
@@ -145,9 +203,6 @@ def test_barlow_twins_in_the_name_of_the_loss_are_a_penalty_once(text, inner):
     [
         ("rc2f2dco", "robustdml diagnose RUN --defenses EST"),
         ("rlenetpbe", "robustdml diagnose RUN --defenses ACT"),
-        ("rc2f2ghmetsmi", "comes in a later version"),
-        ("rc2f2rhklrm", "comes in a later version"),
-        ("rc2f2hmix", "comes in a later version"),
     ],
 )
 def test_names_without_a_recipe_are_refused_with_the_reason(network, said):
@@ -353,7 +408,7 @@ RANKING = ["rres18", "rres50", "rmnas05", "rmnas10", "ribn", "reffb0", "rswint",
 @pytest.mark.parametrize("name", RANKING)
 @pytest.mark.parametrize(("dataset", "classes"), [("cub", 200), ("cars", 196), ("sop", 22634)])
 def test_large_networks_are_pretrained_and_keep_their_statistics(name, dataset, classes):
-    network, suffix = networks.split(name + "p", ["", "d", "p"])
+    network, suffix = networks.split(name + "p", is_suffix)
     assert (network.name, suffix, network.group.classes[dataset]) == (name, "p", classes)
     fixed = networks.settings(network, suffix, dataset, "p")
     assert isinstance(fixed["model"], Backbone)
@@ -366,7 +421,7 @@ def test_large_networks_are_pretrained_and_keep_their_statistics(name, dataset, 
 @pytest.mark.parametrize("name", RANKING)
 def test_statistics_learn_only_under_est_of_three_networks(name):
     """RobRank leaves them unfrozen there by an accident of its flags, and its published rows are of that."""
-    network, suffix = networks.split(name + "d", ["", "d", "df"])
+    network, suffix = networks.split(name + "d", is_suffix)
     found = networks.settings(network, suffix, "cub", "p")["model"].batchnorm
     assert (found == "train") == (name in ("rres18", "rres50", "rmnas10"))
     assert networks.settings(network, "df", "cub", "p")["model"].batchnorm == "frozen-statistics"

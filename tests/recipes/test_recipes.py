@@ -49,7 +49,7 @@ def test_quick_recipes_keep_the_reach_and_say_how_they_depart():
         assert searches[0].steps * searches[0].step_size == pytest.approx(searches[1].steps * searches[1].step_size)
         assert searches[0].saturation == searches[1].saturation
         assert quick.note
-    with pytest.raises(ValueError, match="in_fewer_steps needs EST, ACT or AMD-semi, got Plain"):
+    with pytest.raises(ValueError, match="in_fewer_steps needs EST, ACT, AMD-semi or HM, got Plain"):
         in_fewer_steps(Plain(), 8)
 
 

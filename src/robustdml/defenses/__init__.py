@@ -5,7 +5,9 @@ from typing import cast
 from robustdml.defenses.classification import AdversarialTraining
 from robustdml.defenses.collapse import AdaptedAntiCollapse, AntiCollapse
 from robustdml.defenses.defense import Defense
+from robustdml.defenses.destinations import Constant, Destination, Gradual, Sampled
 from robustdml.defenses.free import FreeTraining
+from robustdml.defenses.manipulation import HardnessManipulation
 from robustdml.defenses.minmax import AlternatingCollapse, AnchoredMinMax, MinMax, StoppedMinMax, TripletCollapse
 from robustdml.defenses.mixture import Mixture, branches
 from robustdml.defenses.plain import Plain
@@ -16,8 +18,11 @@ from robustdml.plugins import collected
 DEFENSES = cast(dict[str, type[Defense]], collected(__name__, Defense))
 """By the name of the class; a file beside this one adds its own."""
 
+DESTINATIONS: dict[str, type[Destination]] = {c.__name__: c for c in (Sampled, Constant, Gradual)}
+
 __all__ = [
     "DEFENSES",
+    "DESTINATIONS",
     "PENALTIES",
     "AdaptedAntiCollapse",
     "AdversarialTraining",
@@ -26,13 +31,18 @@ __all__ = [
     "AnchoredShiftTraining",
     "AntiCollapse",
     "ClasswiseBarlow",
+    "Constant",
     "Defense",
+    "Destination",
     "FreeTraining",
+    "Gradual",
+    "HardnessManipulation",
     "MinMax",
     "Mixture",
     "Penalised",
     "Penalty",
     "Plain",
+    "Sampled",
     "ShiftSuppression",
     "ShiftTraining",
     "SingularValues",

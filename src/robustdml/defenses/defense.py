@@ -11,6 +11,7 @@ from torch import Tensor
 from robustdml.draws import Draws
 from robustdml.losses import Loss, Triplet, TripletLoss
 from robustdml.losses.tuples import mine
+from robustdml.mining import Miner
 from robustdml.models.embedder import Embedder, frozen
 from robustdml.types import Batch, Step, Triplets
 
@@ -86,10 +87,12 @@ def mined_on_clean(defense: Defense, embedder: Embedder, loss: Loss, batch: Batc
     return mined(defense, loss, clean_embeddings(embedder, batch.images), batch, draws)
 
 
-def mined(defense: Defense, loss: Loss, z: Float[Tensor, "b d"], batch: Batch, draws: Draws) -> Mined:
-    """The same among embeddings of the batch that are there already."""
+def mined(
+    defense: Defense, loss: Loss, z: Float[Tensor, "b d"], batch: Batch, draws: Draws, miner: Miner | None = None
+) -> Mined:
+    """The same among embeddings of the batch that are there already, by `miner` instead of the loss's own."""
     loss = needs_triplets(defense, loss)
-    found = batch.triplets or mine(loss, z, batch.labels, draws=draws, index=batch.index)
+    found = batch.triplets or mine(loss, z, batch.labels, draws=draws, index=batch.index, miner=miner)
     return _of_batch(loss, batch, found)
 
 

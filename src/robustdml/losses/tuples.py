@@ -7,6 +7,7 @@ from torch import Tensor
 from robustdml.distance import Cosine, Distance, Spherical
 from robustdml.draws import Draws
 from robustdml.losses.loss import MinedLoss, TripletLoss
+from robustdml.mining import Miner
 from robustdml.types import Triplets
 
 
@@ -17,16 +18,23 @@ def mean_of_active(h: Float[Tensor, "t"]) -> Float[Tensor, ""]:
 
 
 def mine(
-    loss: MinedLoss, z: Float[Tensor, "b d"], labels: Int[Tensor, "b"], *, draws: Draws, index: Tensor
+    loss: MinedLoss,
+    z: Float[Tensor, "b d"],
+    labels: Int[Tensor, "b"],
+    *,
+    draws: Draws,
+    index: Tensor,
+    miner: Miner | None = None,
 ) -> Triplets:
-    """The triplets `loss` finds among the embeddings of a batch.
+    """The triplets that `miner`, by default that of the loss, finds among the embeddings of a batch.
 
     Raises:
         ValueError: if a positive is of another class than its anchor: the miner wants batches of pairs and got others.
     """
-    found = loss.miner(z.detach(), labels, loss.distance, draws=draws, index=index)
+    miner = miner or loss.miner
+    found = miner(z.detach(), labels, loss.distance, draws=draws, index=index)
     if not torch.equal(labels[found.anchor], labels[found.positive]):
-        name = type(loss.miner).__name__
+        name = type(miner).__name__
         raise ValueError(
             f"{name} found positives of another class than their anchor. Miners of pairs need batches in which rows 2t "
             "and 2t + 1 are of one class (--batches Spc2); for other batches use --loss.miner RandomTriplet."

@@ -5,15 +5,25 @@ pairs with random negatives, ranked on the unit sphere (N). Suffixes are in `suf
 """
 
 import re
+from dataclasses import replace
 
 from robustdml.data.table import DATASETS, dataset
-from robustdml.defenses import FreeTraining, ShiftTraining
-from robustdml.losses import CrossEntropy, Hybrid, Loss, Margin
+from robustdml.defenses import Defense, FreeTraining, ShiftTraining
+from robustdml.losses import CrossEntropy, Hybrid, Loss, Margin, Triplet
 from robustdml.models import HYBRIDS
 from robustdml.recipe import Adam, Recipe, Sgd
 from robustdml.recipes import networks
 from robustdml.recipes.loss_names import NOTES, named_loss
-from robustdml.recipes.suffixes import SUFFIXES, defended, meaningless, with_barlow
+from robustdml.recipes.suffixes import (
+    MANIPULATION,
+    SUFFIXES,
+    defended,
+    is_suffix,
+    manipulation,
+    meaningless,
+    sampler,
+    with_barlow,
+)
 from robustdml.serial import nearest
 
 _BARLOW = re.compile(r"^(p\w?triplet)BT(?=N$)")
@@ -36,7 +46,7 @@ def from_string(text: str) -> Recipe:
     known = [name for group in networks.GROUPS for name in group.classes if name in DATASETS]
     if images not in known:
         raise ValueError(_unknown("data set", images, text, known))
-    found = networks.split(model, list(SUFFIXES))
+    found = networks.split(model, is_suffix)
     if found is None:
         ranking = [n.name for n in networks.NETWORKS.values() if n.task == "ranking"]
         why = meaningless(model, ranking)
@@ -44,22 +54,29 @@ def from_string(text: str) -> Recipe:
             raise ValueError(f"{text}: {why}")
         suffixes = ", ".join(s for s in SUFFIXES if s)
         said = _unknown("model", model, text, list(networks.NETWORKS))
-        raise ValueError(f"{said} Suffixes of networks for ranking: {suffixes}.")
+        raise ValueError(f"{said} Suffixes of networks for ranking: {suffixes}, {MANIPULATION}.")
     network, suffix = found
     plain_loss = _BARLOW.sub(r"\1", loss)
     fixed = networks.settings(network, suffix, images, networks.check(network, images, plain_loss, text))
-    defense = defended(network.name, suffix, network.group.adversary)
+    trained = _loss(plain_loss, text)
+    defense = defended(network.name, suffix, network.group.adversary, images, trained.distance)
     if isinstance(defense, FreeTraining):
         fixed["epochs"] //= defense.repeats
     if plain_loss != loss:
         defense = with_barlow(defense)
-    trained = _loss(plain_loss, text)
+    notes = [NOTES.get(plain_loss)]
+    hardness = manipulation(suffix)
+    if hardness and hardness.idle:
+        if not isinstance(trained, Triplet):
+            raise ValueError(f"{text}: hardness manipulation that moves nothing is known of the triplet loss alone.")
+        trained = replace(trained, miner=sampler(hardness.source, trained.distance))
+        notes.append("source and destination are equal, so nothing is moved: plain training with that sampler")
     groups: dict[str, Adam | Sgd] = {"beta": Sgd(lr=5e-4)} if isinstance(trained, Margin) else {}
     if isinstance(fixed["model"], HYBRIDS):
         if plain_loss != loss:
             raise ValueError(f"{text}: Barlow twins would see class scores of {network.name} too. Use {plain_loss}.")
         trained = Hybrid(fixed["model"].dim, trained)
-    fixed["note"] = "; ".join(note for note in (fixed["note"], NOTES.get(plain_loss)) if note)
+    fixed["note"] = "; ".join(note for note in (fixed["note"], *notes) if note)
     try:
         return Recipe(
             name=text.replace(":", "-"),
@@ -67,11 +84,21 @@ def from_string(text: str) -> Recipe:
             loss=trained,
             defense=defense,
             groups=groups,
-            paper="est" if isinstance(defense, ShiftTraining) else "robrank",
+            paper="robdml"
+            if hardness or suffix == "hmix"
+            else "est"
+            if isinstance(defense, ShiftTraining)
+            else "robrank",
             **fixed,
         )
     except ValueError as error:
         raise ValueError(f"{text}: {error}") from error
+
+
+def _paper(suffix: str, defense: Defense) -> str:
+    if suffix == "hmix" or manipulation(suffix):
+        return "robdml"
+    return "est" if isinstance(defense, ShiftTraining) else "robrank"
 
 
 def _loss(name: str, text: str) -> Loss:

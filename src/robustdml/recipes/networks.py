@@ -4,7 +4,7 @@ A model is called after its task (c classification, r ranking, h hybrid) and its
 three groups of image sizes, and every network to one of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -116,16 +116,14 @@ NETWORKS: Mapping[str, Network] = {
 }
 
 
-def suffixes_of(network: Network, suffixes: list[str]) -> list[str]:
-    """Those that it can have: defenses of metrics do not go with classifiers, and hybrids have none."""
-    return suffixes if network.task == "ranking" else [""]
+def split(name: str, is_suffix: Callable[[str], bool]) -> tuple[Network, str] | None:
+    """The network and the suffix of a model name; `None` if it is no network followed by a suffix.
 
-
-def split(name: str, suffixes: list[str]) -> tuple[Network, str] | None:
-    """The network and the suffix of a model name; `None` if it is no network followed by one of its suffixes."""
+    Defenses of metrics do not go with classifiers, and hybrids have none.
+    """
     for network in NETWORKS.values():
         suffix = name.removeprefix(network.name)
-        if suffix != name and suffix in suffixes_of(network, suffixes):
+        if suffix != name and (is_suffix(suffix) if network.task == "ranking" else suffix == ""):
             return network, suffix
     return None
 

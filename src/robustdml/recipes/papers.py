@@ -14,6 +14,13 @@ BIBTEX = {
   year = {2020},
   note = {arXiv:2002.11293},
 }""",
+    "robdml": """@inproceedings{zhou2022enhancing,
+  title = {Enhancing Adversarial Robustness for Deep Metric Learning},
+  author = {Mo Zhou and Vishal M. Patel},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year = {2022},
+  note = {arXiv:2203.01439},
+}""",
     "madry": """@inproceedings{madry2018towards,
   title = {Towards Deep Learning Models Resistant to Adversarial Attacks},
   author = {Aleksander Madry and Aleksandar Makelov and Ludwig Schmidt and Dimitris Tsipras and Adrian Vladu},
@@ -25,6 +32,7 @@ BIBTEX = {
 TITLES = {
     "robrank": "Adversarial Attack and Defense in Deep Ranking (arXiv:2106.03614): ACT, ERS, rob28 and rob224",
     "est": "Adversarial Ranking Attack and Defense (ECCV 2020, arXiv:2002.11293): CA, QA, EST",
+    "robdml": "Enhancing Adversarial Robustness for Deep Metric Learning (CVPR 2022, arXiv:2203.01439): HM, LGA, ICS",
     "madry": "Towards Deep Learning Models Resistant to Adversarial Attacks (arXiv:1706.06083): training on PGD",
 }
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from robustdml.adversary import Adversary, Linf, Pgd
 from robustdml.defenses import (
@@ -14,15 +14,24 @@ from robustdml.defenses import (
     ClasswiseBarlow,
     Defense,
     FreeTraining,
+    Gradual,
+    HardnessManipulation,
     MinMax,
     Mixture,
     Penalised,
     Plain,
+    Sampled,
     ShiftSuppression,
     ShiftTraining,
     StoppedMinMax,
     TripletCollapse,
 )
+from robustdml.distance import Distance, Spherical
+from robustdml.energies import Objective
+from robustdml.mining import Miner
+from robustdml.recipes.loss_names import MINERS
+
+_SPHERE = Spherical()
 
 FREE_REPEATS = 4
 """Repeats per batch of free adversarial training; its epochs are divided by as much."""
@@ -71,6 +80,7 @@ SUFFIXES: dict[str, Callable[[Adversary], Defense]] = {
     "amdsemi": lambda adversary: StoppedMinMax(until_saturated(adversary)),
     "amdsemiaap": lambda adversary: StoppedMinMax(until_saturated(adversary), structure=1.0),
     "amdsemiact": lambda adversary: Mixture(AntiCollapse(adversary), StoppedMinMax(until_saturated(adversary))),
+    "hmix": lambda adversary: Mixture(defended("", "hmetrm", adversary), defended("", "hmetsm", adversary)),
     "fatnone": lambda adversary: _free(adversary, eps=0.0),
     "fatamd": _free,
     "fatamdsemi": lambda adversary: _free(adversary, forget_above=-0.2),
@@ -78,11 +88,73 @@ SUFFIXES: dict[str, Callable[[Adversary], Defense]] = {
 """Defense by suffix, for the adversary of the data set."""
 _SEVEN_STEPS = {("rc2f2", "amd"), ("rc2f2", "ramd")}
 _DIAGNOSES = {"dco": "EST", "dbe": "EST", "pco": "ACT", "pbe": "ACT"}
-_LATER = re.compile(r"g?(hm|rh)(kl|l2|et)[rmsdh]{2}i?|hmix")
+_STRUCTURE = {"sop": 0.05}
+"""Published weight of intra-class structure where it is not 0.5."""
+_SEMIHARD_MARGIN = 0.2
 
 
-def defended(backbone: str, suffix: str, adversary: Adversary) -> Defense:
-    """The defense of a suffix that `SUFFIXES` knows, behind this backbone."""
+@dataclass(frozen=True)
+class Manipulation:
+    """What a suffix `[g](hm|rh)(et|l2|kl)(source)(destination)[i]` says (RobDML, arXiv:2203.01439)."""
+
+    gradual: bool
+    fixed_anchor: bool
+    objective: Objective
+    source: str
+    destination: str
+    structure: bool
+
+    @property
+    def idle(self) -> bool:
+        """Equal letters: the triplets are as hard as they shall be, and none moves."""
+        return self.source == self.destination and not self.gradual
+
+    def defense(self, adversary: Adversary, dataset: str, distance: Distance) -> Defense:
+        """The defense, on batches of a data set."""
+        if self.idle:
+            return Plain()
+        return HardnessManipulation(
+            adversary if self.objective == "KL" else until_saturated(adversary),
+            source=sampler(self.source, distance),
+            destination=Gradual() if self.gradual else Sampled(sampler(self.destination, distance)),
+            objective=self.objective,
+            roles="pn" if self.fixed_anchor else "apn",
+            structure=_STRUCTURE.get(dataset, 0.5) if self.structure else 0.0,
+        )
+
+
+MANIPULATION = "[g](hm|rh)(et|l2|kl)(r|m|s|d|h)(r|m|s|d|h)[i]"
+"""The suffixes of hardness manipulation, for people."""
+_MANIPULATION = re.compile(r"(g?)(hm|rh)(et|l2|kl)([rmsdh])([rmsdh])(i?)")
+
+
+def sampler(letter: str, distance: Distance) -> Miner:
+    """The miner of a letter r, m, s, d or h."""
+    return MINERS["" if letter == "r" else letter](_SEMIHARD_MARGIN, distance)
+
+
+def manipulation(suffix: str) -> Manipulation | None:
+    """What a suffix of hardness manipulation says; `None` for any other."""
+    match = _MANIPULATION.fullmatch(suffix)
+    if match is None:
+        return None
+    g, form, objective, source, destination, i = match.groups()
+    named: dict[str, Objective] = {"et": "ET", "l2": "L2", "kl": "KL"}
+    return Manipulation(bool(g), form == "rh", named[objective], source, destination, bool(i))
+
+
+def is_suffix(text: str) -> bool:
+    """Whether a network for ranking can have it."""
+    return text in SUFFIXES or manipulation(text) is not None
+
+
+def defended(
+    backbone: str, suffix: str, adversary: Adversary, dataset: str = "", distance: Distance = _SPHERE
+) -> Defense:
+    """The defense of a suffix, behind this backbone, for a data set and the distance of the loss."""
+    said = manipulation(suffix)
+    if said:
+        return said.defense(adversary, dataset, distance)
     if (backbone, suffix) in _SEVEN_STEPS:
         adversary = replace(adversary, search=replace(_pgd(adversary), steps=FEW_STEPS))
     return SUFFIXES[suffix](adversary)
@@ -107,6 +179,4 @@ def meaningless(network: str, backbones: list[str]) -> str | None:
                 f"{suffix!r} trains nothing: it measures how {defense} changes the gradients of triplets. Type: "
                 f"robustdml diagnose RUN --defenses {defense}"
             )
-        if _LATER.fullmatch(suffix):
-            return f"hardness manipulation ({suffix!r}, arXiv:2203.01439) comes in a later version."
     return None
