@@ -12,11 +12,21 @@ from robustdml.adversary import BALLS, SEARCHES, Adversary, Ball, Linf, Noise, P
 from robustdml.attacks import GOALS, Goal
 from robustdml.attacks.goals import WEIGHTS, Weight
 from robustdml.data.transforms import TRANSFORMS, Transform
-from robustdml.defenses import DEFENSES, PENALTIES, AntiCollapse, Defense, Penalty, Plain, SingularValues
-from robustdml.distance import DISTANCES, Distance
+from robustdml.defenses import (
+    DEFENSES,
+    DESTINATIONS,
+    PENALTIES,
+    AntiCollapse,
+    Defense,
+    Destination,
+    Penalty,
+    Plain,
+    SingularValues,
+)
+from robustdml.distance import DISTANCES, Distance, Spherical
 from robustdml.draws import Draws
 from robustdml.losses import LOSSES, Loss
-from robustdml.mining import MINERS, Miner
+from robustdml.mining import MINERS, Miner, SemiHard
 from robustdml.models import MODELS, Model
 from robustdml.models.embedder import Embedder
 from robustdml.ranking import Gallery
@@ -25,7 +35,8 @@ from tests.toys import generator
 
 TABLES = [
     (DISTANCES, Distance), (MINERS, Miner), (LOSSES, Loss), (MODELS, Model), (BALLS, Ball), (SEARCHES, Search),
-    (GOALS, Goal), (WEIGHTS, Weight), (DEFENSES, Defense), (PENALTIES, Penalty), (TRANSFORMS, Transform),
+    (GOALS, Goal), (WEIGHTS, Weight), (DEFENSES, Defense), (DESTINATIONS, Destination), (PENALTIES, Penalty),
+    (TRANSFORMS, Transform),
 ]  # fmt: skip
 ARGUMENTS = {  # by field name: what a class without a default for it is made with
     "eps": 8 / 255,
@@ -136,7 +147,7 @@ def test_distances_do_not_depend_on_the_rows_around(it):
 def test_miners_find_rows_of_the_batch(it):
     z = torch.nn.functional.normalize(torch.randn(8, 4, generator=generator()), dim=1)
     labels = torch.arange(4).repeat_interleave(2)
-    found = it(z, labels, DISTANCES["Spherical"](), draws=Draws(0), index=torch.arange(8))
+    found = it(z, labels, Spherical(), draws=Draws(0), index=torch.arange(8))
     assert len(found.anchor) == len(found.positive) == len(found.negative) > 0
     assert torch.equal(labels[found.anchor], labels[found.positive])
     assert bool((labels[found.anchor] != labels[found.negative]).all())
@@ -192,6 +203,18 @@ def test_searches_stay_in_ball_and_box(it, ball, tuples):
     assert torch.equal(found, again)
     if it != Noise():
         assert float(energy(found, None, 0).sum()) < float(energy(x, None, 0).sum())
+
+
+@instances(DESTINATIONS)
+def test_destinations_are_one_finite_hardness_for_each_triplet(it):
+    z, labels = torch.randn(8, 6, generator=generator()), torch.arange(4).repeat_interleave(2)
+    index = torch.arange(8)
+    source = SemiHard()(z, labels, Spherical(), draws=Draws(0), index=index)
+    for previous in (0.0, 0.1, 2.0):
+        wanted = it(z, labels, source, Spherical(), previous=previous, draws=Draws(1), index=index)
+        assert wanted.shape == source.anchor.shape
+        assert bool(torch.isfinite(wanted).all())
+        assert float(wanted.max()) <= 2.0
 
 
 @instances(PENALTIES)

@@ -23,6 +23,8 @@ from robustdml.defenses import (
     AntiCollapse,
     ClasswiseBarlow,
     FreeTraining,
+    Gradual,
+    HardnessManipulation,
     MinMax,
     Mixture,
     Penalised,
@@ -33,7 +35,7 @@ from robustdml.defenses import (
 )
 from robustdml.distance import Cosine, Spherical
 from robustdml.losses import Contrastive, InfoNce, Margin, MultiSimilarity, Pml, Snr, Triplet
-from robustdml.mining import PmlMiner, Random, RandomTriplet
+from robustdml.mining import PmlMiner, Random, RandomTriplet, SoftHard
 from robustdml.models import Pixels, SmallConv, SmallResNet
 from robustdml.monitors import warn_of_collapse
 from robustdml.recipe import Adam, Sgd, Validation, recipe_to_json
@@ -208,6 +210,7 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
 SEARCH = Adversary(Linf(0.1), Pgd(2, 0.05))
 REMEMBERING = {
     "stopped": StoppedMinMax(SEARCH),
+    "gradual": HardnessManipulation(SEARCH, SoftHard(), Gradual(), structure=0.5),
     "free": FreeTraining(Linf(0.1), 0.05, repeats=2),
     "mixture": Mixture(FreeTraining(Linf(0.1), 0.05, repeats=2), StoppedMinMax(SEARCH, structure=0.5)),
 }
@@ -518,6 +521,52 @@ def test_groups_that_alternate_step_in_turn_on_the_same_batch():
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))  # each steps once, the network first
     gradients = [next(trainer.embedder.parameters()).grad for trainer in (together, in_turn)]
     assert not torch.equal(*gradients)  # the second pass saw the weights after their step
+
+
+def test_learning_rates_fall_along_a_cosine():
+    recipe = replace(quick(plain_digits_small(), batches=Spc2(96)), epochs=2, decay="cosine")
+    trainer = prepare(recipe, Digits().load(), Accelerator(cpu=True))
+    rates = []
+    for epoch, step in ((0, 0), (0, 4), (1, 0), (1, 4)):
+        trainer.position.epoch, trainer.position.step = epoch, step
+        rates.append(trainer.rates()["lr"])
+    share = 4 / trainer.steps_per_epoch / 2
+    assert rates == pytest.approx([1e-3 * (1 + math.cos(math.pi * t)) for t in (0, share, 0.5, 0.5 + share)])
+    with pytest.raises(ValueError, match="decay is cosine, so milestones"):
+        replace(recipe, milestones=(1,))
+
+
+def test_averaged_weights_are_the_moving_average_and_what_is_saved(tmp_path):
+    recipe = replace(quick(plain_digits_small(), batches=Spc2(96)), averaging=0.9)
+    trainer = prepare(recipe, Digits().load(), Accelerator(cpu=True))
+    expected = None
+    for batch in list(trainer.loaded(trainer.batches()))[:3]:
+        trainer.step(batch)
+        now = [p.detach().clone() for p in trainer.embedder.parameters()]
+        expected = now if expected is None else [0.9 * e + 0.1 * n for e, n in zip(expected, now, strict=True)]
+    for p, e in zip(trainer.result.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.detach(), e)
+    folder = train(recipe, tmp_path / "run", device="cpu")
+    plain = train(replace(recipe, averaging=0.0), tmp_path / "plain", device="cpu")
+    assert any(not torch.equal(weights(folder)[k], weights(plain)[k]) for k in weights(plain))
+    raw = torch.load(folder / "checkpoints/last/state.pt", weights_only=True)["weights"]
+    assert all(torch.equal(raw[k], weights(plain)[k]) for k in raw)  # training goes on from the weights themselves
+    with pytest.raises(ValueError, match="averaging must be in"):
+        replace(recipe, averaging=1.0)
+
+
+def test_averaged_weights_resume_to_the_same_bits(tmp_path):
+    recipe = replace(quick(plain_digits_small(), batches=Spc2(96)), epochs=2, averaging=0.9, decay="cosine")
+    whole = train(recipe, tmp_path / "whole", device="cpu")
+
+    def killed(done, total, what):
+        if done == total - 3:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        train(recipe, tmp_path / "parts", device="cpu", progress=killed)
+    parts = train(recipe, tmp_path / "parts", device="cpu", resume=True)
+    assert all(torch.equal(weights(whole)[k], weights(parts)[k]) for k in weights(whole))
 
 
 def test_learning_rates_fall_at_the_milestones_of_every_group():

@@ -67,32 +67,102 @@ Objective = Literal["ET", "L2", "KL"]
 """How hardness H and its destination D are compared: min(0, H - D)^2, (H - D)^2, -q s with both L1-normalised."""
 
 
+Members = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""(z [n k d] of the roles that move, unit [n]) -> anchors, positives and negatives, the others as they were."""
+
+
+def members(clean: Float[Tensor, "b 3 d"], roles: list[int]) -> Members:
+    """Triplets of which the `roles` (0 anchor, 1 positive, 2 negative) move and the others are constants."""
+
+    def of(z: Tensor, unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        a, p, n = (z[:, roles.index(role)] if role in roles else clean[unit, role] for role in range(3))
+        return a, p, n
+
+    return of
+
+
+def _shared(value: Float[Tensor, ""], rows: int) -> Float[Tensor, "n"]:
+    """A number of the whole batch as the sum of one part for each row."""
+    return (value / rows).expand(rows)
+
+
 def manipulation(
-    distance: Distance,
-    destination: Float[Tensor, "b"],
-    objective: Objective,
-    clean: Float[Tensor, "b 3 d"],
-    roles: tuple[int, ...],
+    distance: Distance, destination: Float[Tensor, "b"], objective: Objective, triplets: Members
 ) -> Energy:
     """How far the hardness of triplets is from a destination (RobDML, arXiv:2203.01439, equation 2).
 
     ET leaves triplets alone that are as hard as they shall be, L2 makes harder ones easier. KL is the gradient form of
     the published divergence, whose value is NaN wherever a destination is negative; its triplets influence each other.
-
-    Args:
-        clean: embeddings of the unmoved triplets, constants of the roles that do not move.
-        roles: which of anchor 0, positive 1 and negative 2 the stacked embeddings [t k d] are.
     """
 
     def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
-        members = list(clean[unit].unbind(dim=1))
-        for place, role in enumerate(roles):
-            members[role] = z[:, place]
-        h, wanted = hardness(distance, *members), destination[unit]
+        h, wanted = hardness(distance, *triplets(z, unit)), destination[unit]
         if objective == "KL":
             return -F.normalize(wanted, p=1, dim=0) * F.normalize(h, p=1, dim=0)
         gap = h - wanted
         return (gap.clamp_max(0) if objective == "ET" else gap).square()
+
+    return energy
+
+
+def raised_loss(loss: Callable[[Tensor], Tensor], triplets: Members) -> Energy:
+    """Minus a loss on embeddings [t 3 d] of triplets of which some roles move (arXiv:2102.07265)."""
+
+    def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
+        return _shared(-loss(torch.stack(triplets(z, unit), dim=1)), len(z))
+
+    return energy
+
+
+def raised_batch_loss(loss: Callable[[Tensor, Tensor], Tensor]) -> Energy:
+    """Minus a loss (z, rows of the batch) -> number on all embeddings of a batch, which influence each other."""
+
+    def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
+        return _shared(-loss(z, unit), len(z))
+
+    return energy
+
+
+def collapseness(positive: Float[Tensor, "t"], negative: Float[Tensor, "t"], sharpness: float) -> Float[Tensor, ""]:
+    """C of CA-TRIDE (arXiv:2312.07364): weighted distances to positives minus those to negatives.
+
+    The weights are the softmax of sharpness * d over the batch; above 0 it is collapsed.
+    """
+    return (_weighted(positive, sharpness) - _weighted(negative, sharpness)).sum()
+
+
+def _weighted(d: Float[Tensor, "t"], sharpness: float) -> Float[Tensor, "t"]:
+    return (sharpness * d).softmax(dim=0) * d
+
+
+def closer_half(d: Float[Tensor, "t"]) -> Float[Tensor, ""]:
+    """The mean of the smaller half of some distances."""
+    return d.topk(max(1, len(d) // 2), largest=False).values.mean()
+
+
+def until_collapse(distance: Distance, triplets: Members, sharpness: float) -> Energy:
+    """max(0, -C): pulls a batch of triplets together until it is collapsed, and not further (CAP of CA-TRIDE)."""
+
+    def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
+        a, p, n = triplets(z, unit)
+        c = collapseness(distance.pairs(a, p), distance.pairs(a, n), sharpness)
+        return _shared((-c).clamp_min(0), len(z))
+
+    return energy
+
+
+def anchor_flight(distance: Distance, triplets: Members, sharpness: float, clean: Float[Tensor, "b 3 d"]) -> Energy:
+    """max(0, C) + exp(-max(0, -C)) max(0, closer half of d(a, n) - mean d(a~, a)) (ANP of CA-TRIDE).
+
+    Anchors move away from where they were, as far as the nearer negatives are, while the batch is not collapsed.
+    """
+    reach = closer_half(distance.pairs(clean[:, 0], clean[:, 2]))
+
+    def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
+        a, p, n = triplets(z, unit)
+        c = collapseness(distance.pairs(a, p), distance.pairs(a, n), sharpness)
+        lacking = (reach - distance.pairs(a, clean[unit, 0]).mean()).clamp_min(0)
+        return _shared(c.clamp_min(0) + (-(-c).clamp_min(0)).exp() * lacking, len(z))
 
     return energy
 
@@ -125,6 +195,16 @@ def shift(distance: Distance, reference: Float[Tensor, "b d"], start: Callable[[
 
     def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
         return -distance.pairs(z, reference[unit], start(unit) if step == 0 else 0.0)
+
+    return energy
+
+
+def squared_shift(target: Float[Tensor, "b d"], start: Callable[[Tensor], Tensor]) -> Energy:
+    """-||e - target||^2 of raw embeddings (FARE, arXiv:2402.12336), nudged as `shift` is at step 0."""
+
+    def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
+        nudge = start(unit) if step == 0 else 0.0
+        return -(z - (target[unit] + nudge)).square().sum(dim=-1)
 
     return energy
 

@@ -1,5 +1,6 @@
 """A recipe: everything that determines a training run, and its JSON form."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -99,6 +100,9 @@ class Recipe:
             as RobRank trains the boundary of the margin loss; else one pass serves all.
         epochs: passes over the training images; one SPC-2 pass sees each image about twice.
         milestones: epochs after which every learning rate is divided by 10.
+        decay: "cosine" lowers learning rates to 0 over the training instead, along half a cosine.
+        averaging: decay of the exponential moving average of the weights, one update per optimiser step; it is what
+            checkpoints hold and validation judges, while training goes on from the weights themselves. 0 for none.
         start: weights to begin with: those of a run, or published ones of a backbone.
         precision: "bf16" runs the network in bfloat16 with channels last; weights, losses and ranking stay fp32.
         accumulate: parts into which a batch is cut, each mined on its own, before one optimiser step.
@@ -123,6 +127,8 @@ class Recipe:
     alternate: bool = False
     epochs: int = 8
     milestones: tuple[int, ...] = ()
+    decay: Literal["milestones", "cosine"] = "milestones"
+    averaging: float = 0.0
     start: RunReference | Pretrained | None = None
     validation: Validation = field(default_factory=Validation)
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -145,6 +151,10 @@ class Recipe:
             )
         if list(self.milestones) != sorted(set(self.milestones)) or any(m < 1 for m in self.milestones):
             raise ValueError(f"milestones are epochs from 1 on, each later than the one before, got {self.milestones}.")
+        if self.decay == "cosine" and self.milestones:
+            raise ValueError(f"decay is cosine, so milestones {self.milestones} mean nothing. Set --milestones none.")
+        if not 0 <= self.averaging < 1:
+            raise ValueError(f"averaging must be in [0, 1), 0 for none and usually 0.999, got {self.averaging}.")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be positive, or None for no clipping, got {self.clip}.")
         if isinstance(self.start, Pretrained) and not isinstance(self.model, Pretrainable):
@@ -165,8 +175,10 @@ class Recipe:
             )
         self.defense.check(self.loss)
 
-    def shrinkage(self, epoch: int) -> float:
-        """What the learning rates are multiplied with in an epoch, counted from 0."""
+    def shrinkage(self, epoch: float) -> float:
+        """What the learning rates are multiplied with after so many epochs."""
+        if self.decay == "cosine":
+            return (1 + math.cos(math.pi * epoch / self.epochs)) / 2
         return 0.1 ** sum(m <= epoch for m in self.milestones)
 
 
@@ -204,13 +216,18 @@ def recipe_from_json(value: Json, where: str = "recipe.json") -> Recipe:
     return read_as(Recipe, value, component_types(), where)
 
 
+_STARTS = (*(cls.__name__ for cls in (RunReference, Pretrained)), "none")
+
+
 def override(recipe: Recipe, path: str, text: str) -> Recipe:
     """The recipe with one field set from the command line, e.g. `defense.adversary.ball.eps`, `8/255`.
 
     `pml:NAME` stands for a loss, or in a field called `miner` for a miner, of pytorch-metric-learning. The loss of a
-    hybrid follows the width of its model.
+    hybrid follows the width of its model. `start` takes the path of a run too.
     """
     value: object = text
+    if path == "start.path" or (path == "start" and text not in _STARTS):
+        path, value = "start", RunReference(text)
     if text.startswith(pml.PREFIX):
         name = text.removeprefix(pml.PREFIX)
         value = pml_miner(name) if path.endswith("miner") else pml_loss(name)

@@ -26,7 +26,7 @@ from robustdml.runs import (
     WEIGHTS,
     RunFolder,
     build,
-    load_weights,
+    in_precision,
     provenance,
     read_recipe,
     read_weights,
@@ -163,13 +163,7 @@ def restore(trainer: Trainer, folder: RunFolder) -> None:
             stacklevel=2,
         )
     tensors = read_weights(path / WEIGHTS)
-    load_weights(trainer.embedder, tensors, path / WEIGHTS, trainer.recipe)
-    if isinstance(trainer.loss, nn.Module):
-        trainer.loss.load_state_dict({n.removeprefix("loss."): t for n, t in tensors.items() if n.startswith("loss.")})
-    for name, optimiser in trainer.optimisers.items():
-        optimiser.load_state_dict(state["optimisers"][name])
-    trainer.position = Position(*state["position"])
-    trainer.best = state["best"]
+    trainer.restore(state, tensors, path / WEIGHTS)
     trainer.restore_own(own, state["processes"])
 
 
@@ -225,7 +219,8 @@ def run(
 def validate(trainer: Trainer, folder: RunFolder, data: ImageSet, report: Callable[[str], None]) -> None:
     """Score the held-out images; keep the weights if the recipe chooses by them and they are the best so far."""
     check_weights(trainer.broken(), trainer.position.total)
-    scores = evaluate(trained_metric(trainer.running, trainer.loss), data, seed=trainer.recipe.seed).scores
+    judged = in_precision(trainer.result, trainer.recipe.precision)
+    scores = evaluate(trained_metric(judged, trainer.loss), data, seed=trainer.recipe.seed).scores
     if trainer.accelerator.is_main_process:
         entry = {"epoch": trainer.position.epoch, "step": trainer.position.total, "validation": scores}
         folder.log(entry)
@@ -235,7 +230,7 @@ def validate(trainer: Trainer, folder: RunFolder, data: ImageSet, report: Callab
         trainer.best = scores["recall@1"]
         if trainer.accelerator.is_main_process:
             why = {"figure": "validation recall@1", "value": trainer.best, "epoch": trainer.position.epoch}
-            folder.save_best(trainer.embedder, trainer.loss, trainer.recipe, why)
+            folder.save_best(trainer.result, trainer.loss, trainer.recipe, why)
 
 
 def save(trainer: Trainer, folder: RunFolder) -> None:
@@ -249,6 +244,6 @@ def save(trainer: Trainer, folder: RunFolder) -> None:
     if trainer.accelerator.is_main_process:
         p = trainer.position
         folder.save(
-            f"epoch-{p.epoch}-step-{p.step}", trainer.embedder, trainer.loss, trainer.recipe, trainer.state(), gathered
+            f"epoch-{p.epoch}-step-{p.step}", trainer.result, trainer.loss, trainer.recipe, trainer.state(), gathered
         )
     trainer.accelerator.wait_for_everyone()

@@ -3,11 +3,14 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
 from jaxtyping import Int
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from robustdml.data.batches import Batches, whole_parts
 from robustdml.data.images import ImageSet
@@ -20,7 +23,7 @@ from robustdml.losses import Loss, TripletLoss
 from robustdml.losses.tuples import mine
 from robustdml.models.embedder import Embedder, fill
 from robustdml.recipe import Recipe
-from robustdml.runs import in_precision
+from robustdml.runs import in_precision, load_weights
 from robustdml.serial import Json
 from robustdml.types import Batch, arange_like
 
@@ -52,7 +55,16 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.running = in_precision(self.embedder, self.recipe.precision)
+        self.averaged = None
+        if self.recipe.averaging:
+            update = get_ema_multi_avg_fn(self.recipe.averaging)
+            self.averaged = AveragedModel(self.embedder, multi_avg_fn=update, use_buffers=True)
         self.loader = Loader(self.data, workers=self.workers, skip_damaged=self.recipe.damaged == "skip")
+
+    @property
+    def result(self) -> Embedder:
+        """The embedder that is judged and saved: the average of the weights if the recipe wants it."""
+        return self.embedder if self.averaged is None else cast(Embedder, self.averaged.module)
 
     def mean(self, value: Tensor) -> Tensor:
         """The average of a tensor over processes."""
@@ -152,15 +164,20 @@ class Trainer:
             for group in self.optimisers[name].param_groups:
                 group["lr"] = self._rate(name)
             self.optimisers[name].step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.embedder)
         self.position.total += 1
 
     def _rate(self, group: str) -> float:
         recipe = self.recipe
-        return recipe.groups.get(group, recipe.optimiser).lr * recipe.shrinkage(self.position.epoch)
+        return recipe.groups.get(group, recipe.optimiser).lr * self._shrinkage()
+
+    def _shrinkage(self) -> float:
+        return self.recipe.shrinkage(self.position.epoch + self.position.step / max(1, self.steps_per_epoch))
 
     def rates(self) -> dict[str, float]:
         """The learning rate, and those of groups with settings of their own."""
-        common = self.recipe.optimiser.lr * self.recipe.shrinkage(self.position.epoch)
+        common = self.recipe.optimiser.lr * self._shrinkage()
         return {"lr": common} | {f"lr/{name}": self._rate(name) for name in self.recipe.groups}
 
     @property
@@ -195,7 +212,21 @@ class Trainer:
             "optimisers": {name: o.state_dict() for name, o in self.optimisers.items()},
             "best": self.best,
             "processes": self.accelerator.num_processes,
-        }
+        } | ({} if self.averaged is None else {"weights": self.embedder.state_dict()})
+
+    def restore(self, state: Json, tensors: dict[str, Tensor], where: Path) -> None:
+        """Put back what `state` told, and the tensors that were saved with it in the file `where`."""
+        load_weights(self.result, tensors, where, self.recipe)
+        if self.averaged is not None:
+            self.embedder.load_state_dict(state["weights"])
+            self.averaged.n_averaged.fill_(state["position"][2])
+        if isinstance(self.loss, nn.Module):
+            of_loss = {n.removeprefix("loss."): t for n, t in tensors.items() if n.startswith("loss.")}
+            self.loss.load_state_dict(of_loss)
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        self.position = Position(*state["position"])
+        self.best = state["best"]
 
     def own_state(self) -> Json:
         """What a resumed run needs of this process: memory of the defense, running statistics of model and loss."""

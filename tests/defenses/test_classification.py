@@ -7,8 +7,8 @@ from robustdml.adversary import L2, Adversary, Linf, Pgd
 from robustdml.defenses import AdversarialTraining
 from robustdml.distance import Spherical
 from robustdml.draws import Draws
-from robustdml.energies import cross_entropy
-from robustdml.losses import CrossEntropy, Hybrid, Triplet
+from robustdml.energies import cross_entropy, raised_batch_loss
+from robustdml.losses import CrossEntropy, Hybrid, InfoNce, MultiSimilarity, Pml, Triplet
 from robustdml.recipe import Recipe
 from robustdml.types import Batch
 from tests.toys import blobs, linear, network, unchanged
@@ -91,9 +91,34 @@ def test_what_the_loss_saw_is_told_and_what_was_remembered_is_handed_on():
     assert found.memory is memory
 
 
-def test_a_metric_without_classes_is_refused_when_the_recipe_is_made():
+def test_a_loss_that_chooses_triplets_is_refused_when_the_recipe_is_made():
     from robustdml.data import Digits
     from robustdml.models import SmallConv
 
-    with pytest.raises(ValueError, match="AdversarialTraining needs a loss on class scores, got Triplet"):
+    with pytest.raises(ValueError, match="and Triplet chooses triplets, other ones whenever images have moved"):
         Recipe("none", Digits(), SmallConv(), Triplet(Spherical()), AdversarialTraining(PGD))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [MultiSimilarity(), InfoNce(), Pml("NormalizedSoftmaxLoss")],
+    ids=lambda it: it.name if isinstance(it, Pml) else type(it).__name__,
+)
+def test_the_loss_of_a_batch_is_raised_within_the_ball(loss):
+    embedder, some = linear(5), batch()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        loss = loss.build(5, 5)
+    if isinstance(loss, torch.nn.Module):
+        loss.double()
+    before = clean(embedder, loss, some)
+    found = step(AdversarialTraining(PGD), embedder, loss, some)
+    assert float(found.loss.detach()) > before + 0.01
+    found.loss.backward()
+    assert all(bool(torch.isfinite(p.grad).all()) for p in embedder.parameters())
+
+
+def test_the_energy_of_a_batch_is_minus_its_loss_in_equal_parts():
+    z = torch.randn(6, 3).double()
+    found = raised_batch_loss(lambda z, rows: (z[:, 0] * rows).sum())(z, torch.arange(6), 0)
+    torch.testing.assert_close(found, -(z[:, 0] * torch.arange(6)).sum().expand(6) / 6)

@@ -18,6 +18,7 @@ from robustdml.defenses import (
     AnchoredMinMax,
     AnchoredShiftTraining,
     AntiCollapse,
+    CollapseAware,
     Constant,
     FreeTraining,
     HardnessManipulation,
@@ -25,10 +26,12 @@ from robustdml.defenses import (
     Mixture,
     Penalised,
     Plain,
+    RoleAscent,
     ShiftSuppression,
     ShiftTraining,
     SingularValues,
     StoppedMinMax,
+    TeacherMatching,
     TripletCollapse,
 )
 from robustdml.defenses.defense import clean_embeddings, mined_on_clean
@@ -54,6 +57,8 @@ MADE = [
     AlternatingCollapse(ADVERSARY),
     StoppedMinMax(ADVERSARY),
     HardnessManipulation(ADVERSARY, destination=Constant(-0.02)),
+    RoleAscent(ADVERSARY),
+    CollapseAware(ADVERSARY),
     FreeTraining(Linf(0.05), 0.02, repeats=2),
     Mixture(AntiCollapse(ADVERSARY), Plain(), share=1.0),
     Penalised(AntiCollapse(ADVERSARY), SingularValues()),
@@ -127,11 +132,12 @@ def without_budget(defense):
 
 
 def test_every_defense_of_the_library_is_tested():
-    assert {*map(type, MADE), AdversarialTraining} == set(DEFENSES.values())  # which has a file of its own
+    with_files_of_their_own = {AdversarialTraining, TeacherMatching}  # they train no triplets
+    assert {*map(type, MADE)} | with_files_of_their_own == set(DEFENSES.values())
     assert isinstance(BatchLevel(), Loss)
 
 
-@combined()
+@combined(CollapseAware)  # mines by itself
 def test_without_a_budget_a_defense_is_plain_training(defense, loss):
     embedder = linear()
     found = step(without_budget(defense), embedder, loss)
@@ -142,7 +148,7 @@ def test_without_a_budget_a_defense_is_plain_training(defense, loss):
     torch.testing.assert_close(*gradients, atol=1e-10, rtol=0)
 
 
-@combined(Plain, FreeTraining, AnchoredShiftTraining, TripletCollapse, StoppedMinMax)
+@combined(Plain, FreeTraining, AnchoredShiftTraining, TripletCollapse, StoppedMinMax, CollapseAware)
 def test_a_budget_makes_the_loss_larger(defense, loss):
     """Left out are those whose inner problem does not go after the loss."""
     embedder = linear()

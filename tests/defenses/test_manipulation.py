@@ -11,7 +11,7 @@ from robustdml.defenses import Constant, Destination, Gradual, HardnessManipulat
 from robustdml.defenses.defense import clean_embeddings
 from robustdml.distance import Euclidean, Spherical
 from robustdml.draws import Draws
-from robustdml.energies import hardness, manipulation
+from robustdml.energies import hardness, manipulation, members
 from robustdml.losses import Contrastive, MultiSimilarity, Triplet
 from robustdml.mining import DistanceWeighted, Hardest, Random, RandomTriplet, SemiHard, SoftHard
 from robustdml.types import Batch, Triplets
@@ -102,7 +102,7 @@ def test_the_l2_objective_makes_hard_triplets_easier():
 def test_the_kl_objective_is_the_gradient_form_of_the_divergence():
     z = torch.randn(4, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     wanted = torch.tensor([-0.1, 0.2, -0.3, 0.1], dtype=torch.float64)
-    found = manipulation(Spherical(), wanted, "KL", z, (0, 1, 2))(z, torch.arange(4), 0)
+    found = manipulation(Spherical(), wanted, "KL", members(z, [0, 1, 2]))(z, torch.arange(4), 0)
     h = [float(v) for v in of(z)]
     q, s = ([v / sum(map(abs, row)) for v in row] for row in (wanted.tolist(), h))
     assert found.tolist() == pytest.approx([-a * b for a, b in zip(q, s)])

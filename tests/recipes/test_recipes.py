@@ -6,11 +6,12 @@ import pytest
 
 from robustdml.data import DataError, Folder
 from robustdml.defenses import Plain
-from robustdml.recipe import recipe_from_json, recipe_to_json
+from robustdml.recipe import override, recipe_from_json, recipe_to_json
 from robustdml.recipes import adjusted, check_resumed, recipe, recipes
 from robustdml.recipes.papers import BIBTEX, TITLES, bibtex
 from robustdml.recipes.robrank import in_fewer_steps
 from robustdml.runs import described
+from robustdml.types import RunReference
 
 
 def test_every_recipe_is_called_what_it_calls_itself_and_survives_json():
@@ -114,3 +115,14 @@ def test_bibtex_holds_each_paper_once():
     assert text.count("@") == 2
     assert "2106.03614" in text
     assert "2002.11293" in text
+
+
+@pytest.mark.parametrize(("path", "text"), [("start", "runs/x"), ("start.path", "runs/x"), ("start", "x.safetensors")])
+def test_a_training_begins_with_the_weights_of_a_run(path, text):
+    assert override(recipe("plain-digits-small"), path, text).start == RunReference(text)
+
+
+def test_a_start_is_taken_away_again():
+    begun = override(recipe("plain-digits-small"), "start", "runs/x")
+    assert override(begun, "start.path", "runs/y").start == RunReference("runs/y")
+    assert override(begun, "start", "none").start is None

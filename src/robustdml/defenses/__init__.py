@@ -4,6 +4,7 @@ from typing import cast
 
 from robustdml.defenses.classification import AdversarialTraining
 from robustdml.defenses.collapse import AdaptedAntiCollapse, AntiCollapse
+from robustdml.defenses.decoupled import CollapseAware, RoleAscent
 from robustdml.defenses.defense import Defense
 from robustdml.defenses.destinations import Constant, Destination, Gradual, Sampled
 from robustdml.defenses.free import FreeTraining
@@ -12,6 +13,7 @@ from robustdml.defenses.minmax import AlternatingCollapse, AnchoredMinMax, MinMa
 from robustdml.defenses.mixture import Mixture, branches
 from robustdml.defenses.plain import Plain
 from robustdml.defenses.shift import AnchoredShiftTraining, ShiftSuppression, ShiftTraining
+from robustdml.defenses.teacher import TeacherMatching
 from robustdml.defenses.terms import PENALTIES, ClasswiseBarlow, Penalised, Penalty, SingularValues
 from robustdml.plugins import collected
 
@@ -31,6 +33,7 @@ __all__ = [
     "AnchoredShiftTraining",
     "AntiCollapse",
     "ClasswiseBarlow",
+    "CollapseAware",
     "Constant",
     "Defense",
     "Destination",
@@ -42,11 +45,13 @@ __all__ = [
     "Penalised",
     "Penalty",
     "Plain",
+    "RoleAscent",
     "Sampled",
     "ShiftSuppression",
     "ShiftTraining",
     "SingularValues",
     "StoppedMinMax",
+    "TeacherMatching",
     "TripletCollapse",
     "branches",
 ]

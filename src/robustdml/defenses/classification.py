@@ -1,4 +1,4 @@
-"""Adversarial training of classifiers."""
+"""Adversarial training on the loss itself."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from robustdml.adversary import Adversary
 from robustdml.defenses.defense import Mean
 from robustdml.draws import Draws
-from robustdml.energies import cross_entropy
+from robustdml.energies import cross_entropy, raised_batch_loss
 from robustdml.losses import ClassLoss, Loss, prototypes
 from robustdml.models.embedder import Embedder
 from robustdml.types import Batch, Step
@@ -15,9 +15,11 @@ from robustdml.types import Batch, Step
 
 @dataclass(frozen=True)
 class AdversarialTraining:
-    """Raise the cross-entropy of every image, then train on what was found (Madry et al., arXiv:1706.06083).
+    """Raise the loss of every image, then train on what was found (Madry et al., arXiv:1706.06083).
 
-    With a `Pgd` of one step it is training on the fast gradient sign (Goodfellow et al., arXiv:1412.6572).
+    Of class scores the cross-entropy is raised, also where they stand beside a metric; of a metric the loss of the
+    batch, be it on proxies (with frozen ones this is TeCoA, arXiv:2212.07016) or on all pairs. With a `Pgd` of one step
+    it is training on the fast gradient sign (Goodfellow et al., arXiv:1412.6572).
     """
 
     adversary: Adversary
@@ -34,22 +36,26 @@ class AdversarialTraining:
         mean: Mean,
     ) -> Step:
         """The adversary sees the network in evaluation mode; the loss is of the adversarial images alone."""
-        classes = prototypes(_needs_scores(self, loss), batch.images.new_empty(0, embedder.dim))
-        energy = cross_entropy(classes, batch.labels)
-        found = self.adversary(embedder, batch.images, energy, draws=draws, index=batch.index)
+        self.check(loss)
+        if isinstance(loss, ClassLoss):
+            classes = prototypes(loss, batch.images.new_empty(0, embedder.dim))
+            energy, coupled = cross_entropy(classes, batch.labels), False
+        else:
+
+            def of_batch(z: Tensor, rows: Tensor) -> Tensor:
+                return loss(z, batch.labels[rows], draws=draws, index=batch.index[rows])
+
+            energy, coupled = raised_batch_loss(of_batch), True
+        found = self.adversary(embedder, batch.images, energy, coupled=coupled, draws=draws, index=batch.index)
         z = embedder(found)
         value = loss(z, batch.labels, batch.triplets, draws=draws, index=batch.index)
         return Step(value, memory=memory, z=z, labels=batch.labels)
 
     def check(self, loss: Loss) -> None:
-        """The loss must have class scores."""
-        _needs_scores(self, loss)
-
-
-def _needs_scores(defense: object, loss: Loss) -> ClassLoss:
-    if isinstance(loss, ClassLoss):
-        return loss
-    raise ValueError(
-        f"{type(defense).__name__} needs a loss on class scores, got {type(loss).__name__}. Use CrossEntropy or "
-        "Hybrid, or train a metric adversarially with ShiftTraining or AntiCollapse."
-    )
+        """Any loss that does not choose triplets."""
+        if getattr(loss, "miner", None) is not None:
+            raise ValueError(
+                f"AdversarialTraining raises the loss of a whole batch, and {type(loss).__name__} chooses triplets, "
+                "other ones whenever images have moved. Use MinMax or RoleAscent, which hold them fixed, or a loss on "
+                "class scores, proxies or all pairs (CrossEntropy, pml:NormalizedSoftmaxLoss, MultiSimilarity)."
+            )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,8 @@ from robustdml.mining import Miner
 from robustdml.models.embedder import Embedder, frozen
 from robustdml.types import Batch, Step, Triplets
 
+Roles = Literal["apn", "ap", "an", "pn", "a", "p", "n"]
+"""Which of anchor, positive and negative move."""
 Mean = Callable[[Tensor], Tensor]
 """The average of a tensor over the processes of a run."""
 
@@ -99,6 +101,18 @@ def mined(
 def _of_batch(loss: TripletLoss, batch: Batch, found: Triplets) -> Mined:
     images = torch.stack(found.of(batch.images), dim=1)
     return Mined(loss, found, images, batch.index[found.anchor], batch.labels[found.anchor])
+
+
+def places(roles: Roles) -> list[int]:
+    """Where the roles stand in a triplet."""
+    return ["apn".index(role) for role in roles]
+
+
+def with_roles(
+    images: Float[Tensor, "t 3 c h w"], moving: list[int], moved: Float[Tensor, "t k c h w"]
+) -> Float[Tensor, "t 3 c h w"]:
+    """Triplets of which some roles are replaced."""
+    return images.index_copy(1, torch.tensor(moving, device=images.device), moved)
 
 
 def on_triplets_only(self: Defense, loss: Loss) -> None:

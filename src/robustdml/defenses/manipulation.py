@@ -2,23 +2,28 @@
 
 import warnings
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from robustdml.adversary import Adversary, embed_tuples
-from robustdml.defenses.defense import Mean, clean_embeddings, mined, needs_margin, needs_triplets
+from robustdml.defenses.defense import (
+    Mean,
+    Roles,
+    clean_embeddings,
+    mined,
+    needs_margin,
+    needs_triplets,
+    places,
+    with_roles,
+)
 from robustdml.defenses.destinations import Constant, Destination, Sampled
 from robustdml.draws import Draws
-from robustdml.energies import Objective, manipulation
+from robustdml.energies import Objective, manipulation, members
 from robustdml.losses import Loss, TripletLoss
 from robustdml.mining import Miner
 from robustdml.models.embedder import Embedder
 from robustdml.types import Batch, Step
-
-Roles = Literal["apn", "ap", "an", "pn", "a", "p", "n"]
-"""Which of anchor, positive and negative move."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +76,15 @@ class HardnessManipulation:
             clean, batch.labels, chosen.triplets, loss.distance,
             previous=self._previous(memory, progress), draws=draws, index=batch.index,
         )  # fmt: skip
-        moving = ["apn".index(role) for role in self.roles]
-        unmoved = torch.stack(chosen.triplets.of(clean), dim=1)
-        energy = manipulation(loss.distance, wanted, self.objective, unmoved, tuple(moving))
+        moving = places(self.roles)
+        triplets = members(torch.stack(chosen.triplets.of(clean), dim=1), moving)
+        energy = manipulation(loss.distance, wanted, self.objective, triplets)
         coupled = self.objective == "KL"
         moved = self.adversary(
             embedder, chosen.images[:, moving], energy, coupled=coupled, draws=draws, index=chosen.index
         )
         benign = embed_tuples(embedder, chosen.images[:, :2]) if self.structure else None  # first: BatchNorm sees it
-        tuples = chosen.images.index_copy(1, torch.tensor(moving, device=moved.device), moved)
-        z = embed_tuples(embedder, tuples)
+        z = embed_tuples(embedder, with_roles(chosen.images, moving, moved))
         step = chosen.step(z, memory)
         logs = {"destination": float(wanted.mean())}
         value = step.loss

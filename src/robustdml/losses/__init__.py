@@ -5,6 +5,7 @@ from typing import cast
 from robustdml.losses.borrowed import Pml, pml_loss
 from robustdml.losses.contrastive import Contrastive
 from robustdml.losses.entropy import ClassLoss, CrossEntropy, Hybrid, prototypes
+from robustdml.losses.frozen import FrozenPrototypes
 from robustdml.losses.gil import Gil
 from robustdml.losses.infonce import InfoNce
 from robustdml.losses.lifted import LiftedStructure
@@ -22,7 +23,7 @@ LOSSES = cast(dict[str, type[Loss]], collected(__name__, Loss))
 """By the name of the class; a file beside this one adds its own."""
 
 __all__ = [
-    "LOSSES", "ClassLoss", "Contrastive", "CrossEntropy", "Gil", "Hybrid", "InfoNce", "LiftedStructure", "Loss",
-    "Margin", "MultiSimilarity", "NPair", "Pml", "Quadruplet", "Rhomboid", "Snr", "Triplet", "TripletLoss",
-    "pml_loss", "prototypes",
+    "LOSSES", "ClassLoss", "Contrastive", "CrossEntropy", "FrozenPrototypes", "Gil", "Hybrid", "InfoNce",
+    "LiftedStructure", "Loss", "Margin", "MultiSimilarity", "NPair", "Pml", "Quadruplet", "Rhomboid", "Snr", "Triplet",
+    "TripletLoss", "pml_loss", "prototypes",
 ]  # fmt: skip

@@ -1,0 +1,63 @@
+"""Robust fine-tuning towards the network that the training began with."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import functional_call
+
+from robustdml.adversary import Adversary
+from robustdml.defenses.defense import Mean
+from robustdml.draws import Draws
+from robustdml.energies import squared_shift
+from robustdml.losses import Loss
+from robustdml.models.embedder import Embedder, frozen
+from robustdml.types import Batch, Step
+
+_TEACHER = "teacher."
+
+
+@dataclass(frozen=True)
+class TeacherMatching:
+    """min max_r ||f(x + r) - f_0(x)||_2^2, f_0 the network with its first weights (FARE, arXiv:2402.12336).
+
+    Raw embeddings are compared and labels are not used, so the loss of the recipe is not trained; it says which
+    distance ranks. Begin with weights worth keeping: `--start RUN`.
+    """
+
+    adversary: Adversary
+
+    def __call__(
+        self,
+        embedder: Embedder,
+        loss: Loss,
+        batch: Batch,
+        *,
+        memory: dict[str, Tensor],
+        progress: float,
+        draws: Draws,
+        mean: Mean,
+    ) -> Step:
+        """`memory` holds the first weights under names that begin with "teacher."."""
+        if not any(name.startswith(_TEACHER) for name in memory):
+            first = {_TEACHER + name: t.detach().clone() for name, t in embedder.state_dict().items()}
+            memory = memory | first
+        target = self._target(embedder, memory, batch.images)
+
+        def start(unit: Tensor) -> Tensor:  # at the teacher's own point there is no direction yet
+            noise = draws.integers("shift", batch.index[unit], 3, tuple(target.shape[1:])) - 1
+            return 1e-7 * noise.to(target.dtype)
+
+        found = self.adversary(embedder, batch.images, squared_shift(target, start), draws=draws, index=batch.index)
+        z = embedder(found)
+        value = (z - target).square().sum(dim=1).mean()
+        return Step(value, memory=memory, z=z, labels=batch.labels)
+
+    def _target(self, embedder: Embedder, memory: dict[str, Tensor], images: Tensor) -> Float[Tensor, "b d"]:
+        first = {n.removeprefix(_TEACHER): t.to(images.device) for n, t in memory.items() if n.startswith(_TEACHER)}
+        with frozen(embedder), torch.no_grad():
+            return functional_call(embedder, first, (images,))
+
+    def check(self, loss: Loss) -> None:
+        """Any loss will do: it is not trained."""

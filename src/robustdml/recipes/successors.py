@@ -1,0 +1,36 @@
+"""Defenses published after RobDML, in the setting of Fashion-MNIST; nothing is published for it."""
+
+from dataclasses import replace
+
+from robustdml.adversary import Adversary, Linf, Pgd
+from robustdml.defenses import CollapseAware, Defense, RoleAscent
+from robustdml.recipe import Recipe
+from robustdml.recipes.robrank import UNMEASURED, fewer_steps, plain_fashion_c2f2
+
+ADVERSARY_16 = fewer_steps(Adversary(Linf(77 / 255), Pgd(steps=32, step_size=3 / 255)), 16)
+"""The sixteen inner steps of CA-TRIDE with the reach of RobRank's 32."""
+_QUICK = "8 inner steps of 12/255, network in bfloat16"
+
+
+def catride_fashion_c2f2() -> Recipe:
+    """C2F2 + CA-TRIDE (arXiv:2312.07364) on Fashion-MNIST, 16 inner steps of 6/255."""
+    return _with("catride", CollapseAware(ADVERSARY_16), "catride")
+
+
+def catride_fashion_c2f2_quick() -> Recipe:
+    """The same with 8 inner steps of 12/255 in bfloat16."""
+    return _quick(_with("catride", CollapseAware(fewer_steps(ADVERSARY_16, 8)), "catride"))
+
+
+def roleascent_fashion_c2f2_quick() -> Recipe:
+    """C2F2 + one moved role, the anchor (arXiv:2102.07265), on Fashion-MNIST, 8 inner steps of 12/255 in bfloat16."""
+    return _quick(_with("roleascent", RoleAscent(fewer_steps(ADVERSARY_16, 8)), "roleascent"))
+
+
+def _with(prefix: str, defense: Defense, paper: str) -> Recipe:
+    plain = plain_fashion_c2f2()
+    return replace(plain, name=plain.name.replace("plain", prefix), defense=defense, paper=paper, note=UNMEASURED)
+
+
+def _quick(recipe: Recipe) -> Recipe:
+    return replace(recipe, name=f"{recipe.name}-quick", precision="bf16", note=f"{recipe.note}; {_QUICK}")

@@ -1,0 +1,59 @@
+"""Robust fine-tuning towards the first weights."""
+
+import pytest
+import torch
+
+from robustdml.adversary import Adversary, Linf, Pgd
+from robustdml.defenses import TeacherMatching
+from robustdml.draws import Draws
+from robustdml.energies import squared_shift
+from robustdml.losses import Triplet
+from robustdml.types import Batch
+from tests.toys import blobs, linear, network
+
+ADVERSARY = Adversary(Linf(0.1), Pgd(5, 0.04))
+
+
+def batch():
+    images, labels = blobs(4, 2)
+    return Batch(images, labels, torch.arange(8))
+
+
+def step(embedder, memory=None, adversary=ADVERSARY):
+    return TeacherMatching(adversary)(
+        embedder, Triplet(), batch(), memory=memory or {}, progress=0.0, draws=Draws(0), mean=lambda t: t
+    )
+
+
+def test_the_loss_is_the_squared_distance_to_the_first_network():
+    embedder = linear()
+    target = embedder(batch().images).detach()
+    taken = step(embedder)
+    torch.testing.assert_close(taken.loss, (taken.z - target).square().sum(dim=1).mean())
+    assert float(taken.loss.detach()) > 0.01  # although the search begins where there is no gradient
+    still = step(embedder, adversary=Adversary(Linf(0.0), Pgd(1, 0.0)))
+    assert float(still.loss.detach()) == 0
+
+
+def test_the_teacher_stays_while_the_network_moves():
+    embedder = network().eval()
+    target = embedder(batch().images).detach()
+    memory = step(embedder).memory
+    assert {n.removeprefix("teacher.") for n in memory} == embedder.state_dict().keys()
+    kept = {n: t.clone() for n, t in memory.items()}
+    with torch.no_grad():
+        for p in embedder.parameters():
+            p.add_(0.1)
+    taken = step(embedder, memory, Adversary(Linf(0.0), Pgd(1, 0.0)))
+    torch.testing.assert_close(taken.loss, (taken.z - target).square().sum(dim=1).mean())
+    assert all(torch.equal(kept[n], taken.memory[n]) for n in kept)
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_the_energy_is_minus_the_squared_shift(step):
+    z, target = torch.randn(3, 4).double(), torch.randn(2, 4).double()
+    unit = torch.tensor([1, 0, 1])
+    found = squared_shift(target, lambda unit: torch.full((len(unit), 4), 0.5).double())(z, unit, step)
+    nudge = 0.5 if step == 0 else 0.0
+    expected = [-sum((float(z[i, k] - target[u, k]) - nudge) ** 2 for k in range(4)) for i, u in enumerate(unit)]
+    torch.testing.assert_close(found, torch.tensor(expected).double())
