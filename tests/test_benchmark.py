@@ -104,6 +104,10 @@ def test_worst_case_is_below_each_of_its_attacks(tmp_path):
     card = run(tmp_path)
     each = [card["attacks"][n]["after"]["recall@1"] for n in ("ES", "LTM", "GTM-corrected")]
     assert card["worst_case_recall@1"] <= min(each)
+    low, high = card["worst_case_interval"]
+    assert 0 <= low <= card["worst_case_recall@1"] <= high <= min(1, min(each) + 0.2)
+    low, high = card["clean_interval"]["recall@1"]
+    assert low <= card["clean"]["recall@1"] <= high
 
 
 def test_the_l2_ball_serves_every_attack(tmp_path):

@@ -88,7 +88,7 @@ def scorecard(
         }
     foreign = {m.surrogate for m in profile.measurements if m.surrogate}
     defined = profile.has_ers and metric.distance.largest is not None
-    merged = _merged(checks)
+    merged, survived = _merged(checks), _survivors(arrays)
     card: dict[str, Any] = {
         "schema": SCHEMA,
         "profile": profile.name,
@@ -96,8 +96,10 @@ def scorecard(
         "ers": ers({n: float(np.nanmean(v)) for n, v in components.items()}) if defined else None,
         "ers_interval": bootstrap(np.stack([components[n] for n in COMPONENTS]), seed) if defined else None,
         "clean": evaluation.scores,
+        "clean_interval": _clean_interval(arrays, seed),
         "attacks": attacks,
-        "worst_case_recall@1": _worst_case(arrays),
+        "worst_case_recall@1": None if survived is None else float(np.nanmean(survived)),
+        "worst_case_interval": None if survived is None else bootstrap(survived, seed),
         "queries": evaluation.queries,
         "gallery": evaluation.gallery,
         "classes": evaluation.classes,
@@ -139,16 +141,21 @@ def _merged(checks: list[Check]) -> list[Check]:
     return list(by_name.values())
 
 
-def _worst_case(arrays: dict[str, dict[str, np.ndarray]]) -> float | None:
-    """Share of queries whose recall@1 survives ES, LTM and corrected GTM all; `None` if one was not measured.
+def _survivors(arrays: dict[str, dict[str, np.ndarray]]) -> np.ndarray | None:
+    """Per query whether recall@1 survives ES, LTM and corrected GTM all; `None` if one was not measured.
 
     Strict profiles attack the corrected target under the name GTM itself.
     """
     names = [n if n in arrays else n.removesuffix("-corrected") for n in WORST_CASE]
     if any(n not in arrays for n in names):
         return None
-    survived = np.min([arrays[n]["after/recall@1"] for n in names], axis=0)
-    return float(np.nanmean(survived))
+    return np.min([arrays[n]["after/recall@1"] for n in names], axis=0)
+
+
+def _clean_interval(arrays: dict[str, dict[str, np.ndarray]], seed: int) -> dict[str, list[float]]:
+    """That of recall@1, where an attack on queries recorded it before it began."""
+    found = [own["before/recall@1"] for own in arrays.values() if "before/recall@1" in own]
+    return {"recall@1": bootstrap(found[0], seed)} if found else {}
 
 
 def threat_model(profile: Profile) -> dict[str, Any]:

@@ -17,8 +17,10 @@ from robustdml.report.plots import (
     perturbation,
     png,
     series,
+    tradeoff_plots,
     training_plots,
 )
+from robustdml.report.published import published
 from robustdml.report.results import read_runs
 from robustdml.report.run import Run
 
@@ -31,6 +33,37 @@ def test_figures_are_well_formed_and_refer_to_nothing_outside(plain_run: Path, r
         assert "http" not in plot.svg
         assert not re.search(r"<(script|style|metadata|image|!DOCTYPE)", plot.svg)
         ElementTree.fromstring(plot.svg.replace("xlink:href", "href"))
+
+
+def labels(svg: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+
+
+def test_the_trade_off_shows_every_run_and_the_published_rows(plain_run: Path, robust_run: Path) -> None:
+    runs = read_runs(plain_run) + read_runs(robust_run)
+    score, worst = tradeoff_plots(runs, published("fashion"))
+    for plot in (score, worst):
+        ElementTree.fromstring(plot.svg.replace("xlink:href", "href"))
+    assert {"ACT", "EST", "none", "HM[S,g_LGA]&amp;ICS"} <= set(labels(score.svg))
+    assert "Hollow points" in score.caption
+    assert "ACT" not in labels(worst.svg)  # no worst case is published
+    bare = tradeoff_plots(runs)
+    assert "ACT" not in labels(bare[0].svg)
+    assert bare[1] == worst
+
+
+def test_one_point_is_no_trade_off(robust_run: Path) -> None:
+    assert tradeoff_plots(read_runs(robust_run)) == []
+    assert tradeoff_plots([], published("fashion")) == []
+    assert len(tradeoff_plots(read_runs(robust_run), published("fashion"))) == 1
+
+
+def test_intervals_of_the_trade_off_are_drawn(plain_run: Path, robust_run: Path) -> None:
+    runs = read_runs(plain_run) + read_runs(robust_run)
+    without = [replace(run, ers_interval=None) for run in runs]
+    assert len(tradeoff_plots(runs)[0].svg) > len(tradeoff_plots(without)[0].svg)
+    wide = [replace(run, scorecard=run.scorecard | {"worst_case_interval": [0.1, 0.4]}) for run in runs]
+    assert len(tradeoff_plots(wide)[1].svg) > len(tradeoff_plots(runs)[1].svg)
 
 
 def test_equal_runs_give_equal_bytes(robust_run: Path) -> None:

@@ -40,6 +40,15 @@ def test_text_fits_the_width_and_keeps_every_column(robust_run: Path) -> None:
     assert "63.3 [62.5, 64.0]" in as_text(rows, 250)
 
 
+def test_the_worst_case_has_a_column(robust_run: Path) -> None:
+    (run,) = read_runs(robust_run)
+    (line,) = csv.DictReader(io.StringIO(as_csv(compare_rows([run]))))
+    assert float(line["worst"]) == pytest.approx(100 * run.scorecard["worst_case_recall@1"])
+    assert "worst" in as_text(compare_rows([run]), 250).splitlines()[0]
+    weaker = replace(run, scorecard=run.scorecard | {"worst_case_recall@1": 0.0})
+    assert [lost.split(":")[0] for lost in regressions(run, weaker, 1.0)] == ["worst"]
+
+
 def test_published_rows_are_marked_with_their_source(robust_run: Path) -> None:
     rows = compare_rows(read_runs(robust_run), published("fashion"))
     markdown = as_markdown(rows)

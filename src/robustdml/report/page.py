@@ -15,7 +15,7 @@ from robustdml.report import glossary, plots, tables
 from robustdml.report.facts import count, fields, setup, words
 from robustdml.report.paired import paired_differences
 from robustdml.report.pictures import pictures
-from robustdml.report.published import canonical, published
+from robustdml.report.published import Published, canonical, published
 from robustdml.report.results import read_runs
 from robustdml.report.run import COMPONENTS, Run, sign
 
@@ -67,6 +67,7 @@ def render(runs: Sequence[Run], *, title: str | None = None, reference: bool = T
         paired=_paired(runs),
         components=components and _drawn(components),
         component_key=[(name, glossary.ATTACKS[name.split(":")[0]], glossary.COMPONENTS[name]) for name in COMPONENTS],
+        tradeoff=[_drawn(plot) for plot in plots.tradeoff_plots(runs, _comparable(runs) if reference else ())],
         curves=[_drawn(plot) for plot in plots.curve_plots(runs)],
         curve_note=_curve_note(runs),
         training=[_drawn(plot) for plot in plots.training_plots(runs)],
@@ -97,7 +98,7 @@ def _heading(place: int, run: Run) -> dict[str, Any]:
         tables.with_distance(run.loss, run.distance),
         run.defense and f"defense: {run.defense}",
     ]
-    worst = _worst(run)
+    worst = run.worst
     missing = "this profile does not define it" if run.attacks else "no attack was run"
     return {
         "name": run.name,
@@ -116,7 +117,12 @@ def _heading(place: int, run: Run) -> dict[str, Any]:
         "checked": bool(run.checks),
         "attacked": bool(run.attacks),
         "unreliable": run.unreliable,
-        "drawn": {"components": bool(run.components), "curve": bool(run.curve), "training": bool(run.log)},
+        "drawn": {
+            "components": bool(run.components),
+            "tradeoff": run.ers is not None or worst is not None,
+            "curve": bool(run.curve),
+            "training": bool(run.log),
+        },
     }
 
 
@@ -137,7 +143,7 @@ def _scores(runs: Sequence[Run]) -> list[dict[str, Any]]:
                     runs,
                     glossary.CLEAN.get(key, key),
                     [run.clean.get(key) for run in runs],
-                    [_clean_span(run, key) for run in runs],
+                    [_span(run.clean_interval(key), 100.0) for run in runs],
                     100.0,
                 )
                 for key in clean
@@ -150,8 +156,8 @@ def _scores(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 _row(
                     runs,
                     "Recall@1 left by ES, LTM and GTM together, %",
-                    [_worst(run) for run in runs],
-                    [""] * len(runs),
+                    [run.worst for run in runs],
+                    [_span(run.worst_interval, 100.0) for run in runs],
                     100.0,
                 ),
             ],
@@ -171,16 +177,6 @@ def _scores(runs: Sequence[Run]) -> list[dict[str, Any]]:
     ]
     kept = [{"name": name, "rows": [row for row in rows if row["known"]]} for name, rows in groups]
     return [group for group in kept if group["rows"]]
-
-
-def _worst(run: Run) -> float | None:
-    value = run.scorecard.get("worst_case_recall@1")
-    return float(value) if isinstance(value, (int, float)) else None
-
-
-def _clean_span(run: Run, key: str) -> str:
-    span = (run.scorecard.get("clean_interval") or {}).get(key)
-    return _span((float(span[0]), float(span[1])), 100.0) if span else ""
 
 
 def _row(
@@ -287,6 +283,17 @@ def _trust(place: int, run: Run) -> dict[str, Any]:
         "checks": sorted(checks, key=lambda c: c["ok"]),
         "notes": run.notes,
     }
+
+
+def _comparable(runs: Sequence[Run]) -> list[Published]:
+    """Published rows of the data sets of these runs under their distances, the first of each defense."""
+    known = {canonical(run.dataset) for run in runs} - {None}
+    distances = {run.distance for run in runs}
+    rows = published(*sorted(name for name in known if name)) if known else []
+    first = {
+        (row.dataset, row.model, row.defense, row.steps): row for row in reversed(rows) if row.distance in distances
+    }
+    return list(first.values())
 
 
 def _reference(runs: Sequence[Run]) -> dict[str, Any] | None:

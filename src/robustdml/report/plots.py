@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robustdml.report.published import Published
 from robustdml.report.run import COMPONENTS, Run
 
 if TYPE_CHECKING:
@@ -93,6 +94,65 @@ def components_plot(runs: Sequence[Run]) -> Plot | None:
     height = 0.7 + len(COMPONENTS) * max(0.4, 0.14 * len(shown))
     svg = figure(draw, height, "ERS components of " + ", ".join(run.label for _, run in shown))
     return Plot("The ten components of ERS", svg)
+
+
+def tradeoff_plots(runs: Sequence[Run], reference: Sequence[Published] = ()) -> list[Plot]:
+    """Clean recall@1 against ERS and against worst-case recall@1: one point per run, published rows with their names.
+
+    There is nothing to trade between fewer than two points.
+    """
+    panels = (
+        ("Recall@1 against ERS", "ERS", [(run.ers, run.ers_interval) for run in runs]),
+        (
+            "Recall@1 against worst-case recall@1",
+            "worst-case recall@1, %",
+            [(None if run.worst is None else 100 * run.worst, _in_percent(run.worst_interval)) for run in runs],
+        ),
+    )
+    plots = []
+    for title, label, values in panels:
+        points = [
+            (place, 100 * run.clean["recall@1"], _in_percent(run.clean_interval("recall@1")), y, span)
+            for place, (run, (y, span)) in enumerate(zip(runs, values, strict=True))
+            if y is not None and "recall@1" in run.clean
+        ]
+        named = [row for row in reference if row.ers is not None and "recall@1" in row.clean] if label == "ERS" else []
+        if not points or len(points) + len(named) < 2:
+            continue
+
+        def draw(axes: "Axes", points: Any = points, named: Any = named, label: str = label) -> None:
+            for row in named:
+                x, y = 100 * row.clean["recall@1"], row.ers
+                axes.plot(x, y, "o", color="white", markeredgecolor="#7a858f", markersize=6, zorder=1)
+                axes.annotate(
+                    row.defense, (x, y), (-6, 3), textcoords="offset points", ha="right", color="#59646f", fontsize=8.5
+                )
+            for place, x, x_span, y, y_span in points:
+                colour, marker, _ = style(place)
+                for span, line in ((x_span, lambda s, y=y: (s, [y, y])), (y_span, lambda s, x=x: ([x, x], s))):
+                    if span:
+                        axes.plot(*line(list(span)), color=colour, linewidth=1.4, zorder=2)
+                axes.plot(x, y, marker, color=colour, markersize=8, markeredgecolor="white", zorder=3, clip_on=False)
+            shown = [x for _, x, *_ in points] + [100 * row.clean["recall@1"] for row in named]
+            axes.set_xlim(
+                max(0, 10 * math.floor(min(shown) / 10 - 0.7)), min(100, 10 * math.ceil(max(shown) / 10 + 0.2))
+            )
+            axes.set_ylim(0, 100)
+            axes.set_xlabel("clean recall@1, %")
+            axes.set_ylabel(label)
+            axes.grid(color="#dde2e7", linewidth=0.7)
+
+        caption = "Up and to the right is better."
+        if label != "ERS":
+            caption += " The worst case of a query is what ES, LTM and GTM together leave of its first result."
+        if named:
+            caption += " Hollow points are published rows of the same data set, with their defense."
+        plots.append(Plot(title, figure(draw, 3.6, title), caption))
+    return plots
+
+
+def _in_percent(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    return interval and (100 * interval[0], 100 * interval[1])
 
 
 def curve_plots(runs: Sequence[Run]) -> list[Plot]:

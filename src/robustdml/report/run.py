@@ -118,6 +118,21 @@ class Run:
         return {name: found[name] for name in COMPONENTS if name in found}
 
     @property
+    def worst(self) -> float | None:
+        """Share of queries whose recall@1 survives ES, LTM and corrected GTM all, in [0, 1]."""
+        value = self.scorecard.get("worst_case_recall@1")
+        return float(value) if isinstance(value, (int, float)) else None
+
+    @property
+    def worst_interval(self) -> tuple[float, float] | None:
+        """95 % interval of `worst`, in results that hold one."""
+        return _pair(self.scorecard.get("worst_case_interval"))
+
+    def clean_interval(self, name: str) -> tuple[float, float] | None:
+        """95 % interval of a clean score, in [0, 1], in results that hold one."""
+        return _pair((self.scorecard.get("clean_interval") or {}).get(name))
+
+    @property
     def flags(self) -> list[dict[str, Any]]:
         """Reasons not to rely on the scores, as stored by the benchmark: `name` and `message` each."""
         return list(self.scorecard.get("flags") or [])
@@ -136,6 +151,10 @@ class Run:
     def label(self) -> str:
         """Name and profile, short enough for a table heading."""
         return f"{self.name} ({self.profile})" if self.profile else self.name
+
+
+def _pair(value: Any) -> tuple[float, float] | None:
+    return (float(value[0]), float(value[1])) if isinstance(value, (list, tuple)) and len(value) == 2 else None
 
 
 def normalised(raw: Mapping[str, Any]) -> dict[str, Any]:
