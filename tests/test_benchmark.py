@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from robustdml.adversary import L2, Adversary, Linf, Pgd
-from robustdml.attacks.goals import Candidate, Order, PreservingQuery
+from robustdml.attacks.goals import Candidate, EmbeddingShift, Mismatch, Misrank, Order, PreservingQuery
 from robustdml.benchmark import benchmark, stage
 from robustdml.clean import remarks
 from robustdml.curves import BUDGETS, with_budget, write_curve, write_examples
@@ -108,6 +108,19 @@ def test_worst_case_is_below_each_of_its_attacks(tmp_path):
     assert 0 <= low <= card["worst_case_recall@1"] <= high <= min(1, min(each) + 0.2)
     low, high = card["clean_interval"]["recall@1"]
     assert low <= card["clean"]["recall@1"] <= high
+
+
+def test_the_worst_case_counts_every_run_of_a_goal(tmp_path):
+    weak, strong = (Adversary(Linf(0.1), Pgd(steps, 0.03)) for steps in (2, 6))
+    goals = {"ES": EmbeddingShift(), "LTM": Misrank(), "GTM": Mismatch()}
+    runs = [Measurement(f"{n} {i}", goal, a) for n, goal in goals.items() for i, a in enumerate((weak, strong))]
+    card = run(tmp_path, profile=Profile("twice", tuple(runs)))
+    each = np.load(tmp_path / "benchmark-twice.npz")
+    survived = np.min([each[f"{m.name}/after/recall@1"] for m in runs], axis=0)
+    assert card["worst_case_recall@1"] == pytest.approx(survived.mean())
+    assert card["ers"] is None
+    some = run(tmp_path / "some", profile=Profile("some", tuple(runs[:4])))
+    assert some["worst_case_recall@1"] is None  # GTM was not run
 
 
 def test_the_l2_ball_serves_every_attack(tmp_path):

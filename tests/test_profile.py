@@ -145,3 +145,17 @@ def test_the_black_box_steps_of_l2_cross_the_ball():
     goal = PROFILES["rob28"].measurements[5].goal
     [m] = black_box(Profile("own", (Measurement("ES", goal, Adversary(L2(1.0), Pgd(10, 0.1))),))).measurements
     assert m.adversary.search.step_size == 0.25
+
+
+@pytest.mark.parametrize(("name", "eps"), [("strong28", 77 / 255), ("strong32", 8 / 255), ("strong224", 8 / 255)])
+def test_strong_profiles_attack_recall_again_and_again(name, eps):
+    profile = PROFILES[name]
+    assert not profile.has_ers
+    assert {m.name.split(" ")[0] for m in profile.measurements} == {"ES", "LTM", "GTM"}
+    for goal in ("ES", "LTM", "GTM"):
+        own = [m.adversary for m in profile.measurements if m.name.split(" ")[0] == goal]
+        assert {(a.ball, a.search.steps) for a in own} == {(Linf(eps), 100)}
+        still = sorted(100 * a.search.step_size / eps for a in own if not a.search.random_start)
+        assert still == pytest.approx([1, 2.5, 10])
+        assert sum(a.search.random_start for a in own) == 5
+    assert len({m.stream or m.name for m in profile.measurements}) == 24  # so that every start is another

@@ -7,7 +7,18 @@ from typing import Literal
 
 from robustdml.adversary import Adversary, Linf, Nes, Pgd
 from robustdml.attacks.attack import Attack, check_search
-from robustdml.attacks.goals import GOALS, WEIGHTS, Candidate, FixedWeight, Goal, Misclassify, Mismatch, PreservingQuery
+from robustdml.attacks.goals import (
+    GOALS,
+    WEIGHTS,
+    Candidate,
+    EmbeddingShift,
+    FixedWeight,
+    Goal,
+    Misclassify,
+    Mismatch,
+    Misrank,
+    PreservingQuery,
+)
 from robustdml.attacks.goals.preserving import kappa_of
 from robustdml.attacks.named import DIRECTIONS, nine_goals, with_kappa
 from robustdml.deep_metric import DeepMetric
@@ -117,6 +128,7 @@ LARGE = 65
 """RobRank tells its two kinds of images apart at a width of 64."""
 _AS_PUBLISHED = "published protocol, faulty GTM and LTM targets included, for comparison with tables"
 _STRICT = "corrected GTM and LTM targets, unique draws"
+STRONG_STEPS, RESTARTS = 100, 5
 COUNTS = (1, 2, 5, 10)
 """W of CA and M of SP-QA in the profiles that vary them."""
 
@@ -208,6 +220,24 @@ def _published_profiles() -> list[Profile]:
     ]  # fmt: skip
 
 
+def _strong(name: str, eps: float, smallest: int, largest: int | None) -> Profile:
+    """Recall@1 attacked over and over: three goals, 100 steps of three sizes, five random starts."""
+    goals: dict[str, Goal] = {"ES": EmbeddingShift(), "LTM": Misrank(), "GTM": Mismatch()}
+    reach = eps / STRONG_STEPS
+    searches = {f"{f:g}": Pgd(STRONG_STEPS, f * reach) for f in (2.5, 1.0, 10.0)}
+    searches |= {f"start {i}": Pgd(STRONG_STEPS, 2.5 * reach, random_start=True) for i in range(1, RESTARTS + 1)}
+    measurements = tuple(
+        Measurement(f"{n} {label}", goal, Adversary(Linf(eps), search))
+        for n, goal in goals.items()
+        for label, search in searches.items()
+    )
+    note = (
+        f"the worst of {len(measurements)} attacks on recall@1, corrected: {STRONG_STEPS} steps that reach 1, 2.5 and "
+        f"10 times eps, and {RESTARTS} random starts; no ERS"
+    )
+    return Profile(name, measurements, 112 if largest is None else 128, False, note, smallest, largest)
+
+
 PROFILES: dict[str, Profile] = {
     p.name: p
     for p in (
@@ -218,6 +248,9 @@ PROFILES: dict[str, Profile] = {
         _rob("rob224", _224, True, f"224x224 images: {_AS_PUBLISHED}", None, LARGE),
         _rob("rob224-strict", _224, False, f"224x224 images: {_STRICT}", None, LARGE),
         *_published_profiles(),
+        _strong("strong28", 77 / 255, 1, 28),
+        _strong("strong32", 8 / 255, 1, LARGE - 1),
+        _strong("strong224", 8 / 255, LARGE, None),
         _class("class28", _28, "classifiers and hybrids of 28x28 grey images", 1, 28),
         _class("class32", _224, "classifiers and hybrids of 32x32 colour images", 1, LARGE - 1),
         _class("class224", _224, "classifiers and hybrids of 224x224 images", LARGE, None),
