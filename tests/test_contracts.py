@@ -47,7 +47,7 @@ ARGUMENTS = {  # by field name: what a class without a default for it is made wi
     "ball": Linf(8 / 255),
     "first": AntiCollapse(Adversary(Linf(8 / 255), Pgd(3, 2 / 255))),
     "second": Plain(),
-    "inner": Plain(),
+    "inner": AntiCollapse(Adversary(Linf(8 / 255), Pgd(3, 2 / 255))),
     "penalty": SingularValues(),
     "width": 2,
 }

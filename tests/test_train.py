@@ -398,7 +398,9 @@ def test_parts_that_remember_more_than_a_number_are_refused():
 
 @pytest.mark.parametrize("name", ["free", "mixture"])
 def test_free_training_of_parts_is_refused_with_the_recipe(name):
-    with pytest.raises(ValueError, match=r"FreeTraining repeats whole batches, and accumulate=2 .* --accumulate 1"):
+    with pytest.raises(
+        ValueError, match=r"FreeTraining and Replay repeat whole batches, and accumulate=2 .* --accumulate 1"
+    ):
         quick(plain_digits_small(), defense=REMEMBERING[name], accumulate=2)
 
 

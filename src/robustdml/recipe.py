@@ -15,7 +15,7 @@ from robustdml.data.batches import Batches, ClassBatches, Spc2, TripletBatches
 from robustdml.data.folder import Folder
 from robustdml.data.table import DATASETS, Dataset
 from robustdml.data.transforms import TRANSFORMS
-from robustdml.defenses import DEFENSES, DESTINATIONS, PENALTIES, Defense, FreeTraining, Plain
+from robustdml.defenses import DEFENSES, DESTINATIONS, PENALTIES, Defense, FreeTraining, Plain, Replay
 from robustdml.defenses.defense import made_of
 from robustdml.distance import DISTANCES
 from robustdml.losses import LOSSES, Hybrid, Loss, pml_loss
@@ -144,10 +144,10 @@ class Recipe:
             raise ValueError(f"a recipe needs epochs >= 1, got {self.epochs}.")
         if self.accumulate < 1 or self.accumulate > self.batches.items:
             raise ValueError(f"accumulate must be 1 … {self.batches.items} (items per batch), got {self.accumulate}.")
-        if self.accumulate > 1 and any(isinstance(d, FreeTraining) for d in made_of(self.defense)):
+        if self.accumulate > 1 and any(isinstance(d, (FreeTraining, Replay)) for d in made_of(self.defense)):
             raise ValueError(
-                f"FreeTraining repeats whole batches, and accumulate={self.accumulate} cuts them. Set --accumulate 1, "
-                "and smaller batches where memory is short."
+                f"FreeTraining and Replay repeat whole batches, and accumulate={self.accumulate} cuts them. Set "
+                "--accumulate 1, and smaller batches where memory is short."
             )
         if list(self.milestones) != sorted(set(self.milestones)) or any(m < 1 for m in self.milestones):
             raise ValueError(f"milestones are epochs from 1 on, each later than the one before, got {self.milestones}.")

@@ -47,6 +47,7 @@ class Step:
     for another step on the same batch. `after_backward` sees the gradients before they are cleared and returns the new
     memory. `z` are the raw embeddings that the loss saw, with their graph:
     rows of the batch [b d], or triplets [t 3 d] with the labels of their anchors; penalties and diagnoses read them.
+    `triplets` are the rows that were trained as such.
     """
 
     loss: Float[Tensor, ""]
@@ -56,6 +57,7 @@ class Step:
     after_backward: Callable[[], dict[str, Tensor]] | None = None
     z: Float[Tensor, "b *k d"] | None = None
     labels: Tensor | None = None
+    triplets: Triplets | None = None
 
 
 @dataclass(frozen=True)

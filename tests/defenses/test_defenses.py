@@ -26,6 +26,7 @@ from robustdml.defenses import (
     Mixture,
     Penalised,
     Plain,
+    Replay,
     RoleAscent,
     ShiftSuppression,
     ShiftTraining,
@@ -132,7 +133,7 @@ def without_budget(defense):
 
 
 def test_every_defense_of_the_library_is_tested():
-    with_files_of_their_own = {AdversarialTraining, TeacherMatching}  # they train no triplets
+    with_files_of_their_own = {AdversarialTraining, TeacherMatching, Replay}
     assert {*map(type, MADE)} | with_files_of_their_own == set(DEFENSES.values())
     assert isinstance(BatchLevel(), Loss)
 

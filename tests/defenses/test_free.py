@@ -5,8 +5,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from robustdml.adversary import Linf
-from robustdml.defenses import FreeTraining
+from robustdml.adversary import Adversary, Linf, Noise, Pgd
+from robustdml.defenses import (
+    AntiCollapse,
+    CollapseAware,
+    Constant,
+    FreeTraining,
+    Gradual,
+    HardnessManipulation,
+    MinMax,
+    Plain,
+    Replay,
+    ShiftTraining,
+)
 from robustdml.draws import Draws
 from robustdml.losses import Triplet
 from robustdml.types import Batch
@@ -99,3 +110,71 @@ def test_a_part_of_a_batch_is_refused():
 def test_arguments_that_make_no_sense(bad, said):
     with pytest.raises(ValueError, match=said):
         replace(FREE, **bad)
+
+
+SEARCH = Adversary(Linf(0.05), Pgd(32, 0.02))
+
+
+def replayed(inner, embedder, given, memory, repeats=3, lr=0.0):
+    """All repeats on one batch with weights that move by `lr`: memory and embeddings of each."""
+    defense, seen, again = Replay(inner, repeats), [], True
+    while again:
+        taken = defense(
+            embedder, Triplet(), given, memory=memory, progress=1.0, draws=Draws(len(seen)), mean=lambda t: t
+        )
+        embedder.zero_grad()
+        taken.loss.backward()
+        memory, again = taken.memory, taken.again
+        with torch.no_grad():
+            for p in embedder.parameters():
+                p.sub_(lr * p.grad)
+        seen.append(taken)
+    return memory, seen
+
+
+@pytest.mark.parametrize(
+    "defense", [AntiCollapse, MinMax, lambda a: HardnessManipulation(a, destination=Constant(-0.01))]
+)
+def test_repeats_without_learning_are_the_steps_of_the_inner_problem(defense):
+    embedder, given = linear(), batch()
+    memory, seen = replayed(defense(SEARCH), embedder, given, {})
+    triplets = seen[0].triplets
+    assert all(torch.equal(s.triplets.negative, triplets.negative) for s in seen)
+    whole = defense(Adversary(Linf(0.05), Pgd(3, 0.02)))(
+        embedder, Triplet(), Batch(given.images, given.labels, given.index, triplets), memory={}, progress=1.0,
+        draws=Draws(0), mean=lambda t: t,
+    )  # fmt: skip
+    torch.testing.assert_close(seen[-1].z, whole.z)
+    assert [s.again for s in seen] == [True, True, False]
+    assert "repeat" not in memory
+    assert "triplets" not in memory
+    assert float(memory["perturbation"].abs().max()) <= 0.05 + 1e-12
+
+
+def test_the_perturbation_of_any_defense_is_carried_to_the_next_batch():
+    embedder = linear()
+    for inner in (ShiftTraining(SEARCH), AntiCollapse(SEARCH)):
+        memory, _ = replayed(inner, embedder, batch(), {})
+        assert memory["perturbation"].shape[0] == (8 if isinstance(inner, ShiftTraining) else 4)
+        _, fresh = replayed(inner, embedder, batch(seed=1), {})
+        _, carried = replayed(inner, embedder, batch(seed=1), memory)
+        assert not torch.allclose(fresh[0].z, carried[0].z)
+        replayed(inner, embedder, batch(pairs=3), memory)  # and to a smaller one
+
+
+def test_what_the_inner_defense_remembers_is_kept_apart():
+    inner = HardnessManipulation(SEARCH, destination=Gradual())
+    memory, seen = replayed(inner, linear(), batch(), {"x": torch.ones(1), "inner.previous": torch.tensor(0.1)})
+    assert set(memory) == {"x", "inner.previous", "perturbation"}
+    torch.testing.assert_close(memory["inner.previous"], seen[-1].loss.detach())
+    assert seen[0].logs["destination"] == pytest.approx(-0.1)
+
+
+def test_what_has_no_steps_cannot_be_replayed():
+    for inner in (Plain(), FREE, MinMax(Adversary(Linf(0.1), Noise()))):
+        with pytest.raises(ValueError, match="Replay takes single steps of a defense that searches with Pgd"):
+            Replay(inner)
+    with pytest.raises(ValueError, match="CollapseAware moves other roles at every step"):
+        Replay(CollapseAware(SEARCH))
+    with pytest.raises(ValueError, match="repeats >= 1"):
+        Replay(MinMax(SEARCH), repeats=0)

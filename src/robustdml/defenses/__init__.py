@@ -7,7 +7,7 @@ from robustdml.defenses.collapse import AdaptedAntiCollapse, AntiCollapse
 from robustdml.defenses.decoupled import CollapseAware, RoleAscent
 from robustdml.defenses.defense import Defense
 from robustdml.defenses.destinations import Constant, Destination, Gradual, Sampled
-from robustdml.defenses.free import FreeTraining
+from robustdml.defenses.free import FreeTraining, Replay
 from robustdml.defenses.manipulation import HardnessManipulation
 from robustdml.defenses.minmax import AlternatingCollapse, AnchoredMinMax, MinMax, StoppedMinMax, TripletCollapse
 from robustdml.defenses.mixture import Mixture, branches
@@ -45,6 +45,7 @@ __all__ = [
     "Penalised",
     "Penalty",
     "Plain",
+    "Replay",
     "RoleAscent",
     "Sampled",
     "ShiftSuppression",

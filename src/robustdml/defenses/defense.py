@@ -78,7 +78,8 @@ class Mined:
 
     def step(self, z: Float[Tensor, "t 3 d"], memory: dict[str, Tensor]) -> Step:
         """The loss on embeddings of anchor, positive and negative, however they were moved."""
-        return Step(self.loss.on_triplets(z), memory=memory, z=z, labels=self.labels)
+        value = self.loss.on_triplets(z)
+        return Step(value, memory=memory, z=z, labels=self.labels, triplets=self.triplets)
 
 
 def mined_on_clean(defense: Defense, embedder: Embedder, loss: Loss, batch: Batch, draws: Draws) -> Mined:

@@ -3,16 +3,18 @@
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustdml.adversary import Ball, embed_tuples
-from robustdml.defenses.defense import Mean, mined_on_clean, on_triplets_only
+from robustdml.adversary import Adversary, Ball, Pgd, embed_tuples
+from robustdml.adversary.pgd import input_gradient, usable
+from robustdml.defenses.decoupled import CollapseAware
+from robustdml.defenses.defense import Defense, Mean, mined_on_clean, on_triplets_only
 from robustdml.draws import Draws
 from robustdml.energies import hardness
 from robustdml.losses import Loss
 from robustdml.models.embedder import Embedder
-from robustdml.types import Batch, Step, Triplets
+from robustdml.types import Achieved, Batch, PixelEnergy, Step, Triplets, arange_like
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,108 @@ class FreeTraining:
         return after
 
 
-def _in_places(perturbation: Tensor, images: Float[Tensor, "t 3 c h w"]) -> Tensor:
-    """The perturbation for so many triplets: the leading ones, zero where there was none before."""
+@dataclass(frozen=True)
+class Replay:
+    """Any defense with one inner step at a time: every batch is trained on `repeats` times, each repeat begins where
+    the inner problem of the one before ended (after arXiv:1904.12843).
+
+    A repeat costs one gradient for the images and one for the weights, whatever the number of inner steps was; a recipe
+    divides its epochs by the repeats. The perturbation belongs to the place in the batch and is carried to the next
+    one. In `FreeTraining` both gradients are the same, which only min-max training can have.
+
+    Args:
+        inner: a defense with an adversary, whose ball and step size are kept.
+        repeats: per batch; the triplets stay those of the first.
+    """
+
+    inner: Defense
+    repeats: int = 4
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise ValueError(f"Replay needs repeats >= 1, got {self.repeats}.")
+        adversary = getattr(self.inner, "adversary", None)
+        if not isinstance(adversary, Adversary) or not isinstance(adversary.search, Pgd):
+            raise ValueError(
+                f"Replay takes single steps of a defense that searches with Pgd; {type(self.inner).__name__} does not. "
+                "Use ShiftTraining, AntiCollapse, HardnessManipulation or another defense with an adversary."
+            )
+
+        if isinstance(self.inner, CollapseAware):
+            raise ValueError(
+                "CollapseAware moves other roles at every step, so no repeat can begin where the one before ended. "
+                "For fewer gradients set --defense.adversary.search.steps."
+            )
+
+    def __call__(
+        self,
+        embedder: Embedder,
+        loss: Loss,
+        batch: Batch,
+        *,
+        memory: dict[str, Tensor],
+        progress: float,
+        draws: Draws,
+        mean: Mean,
+    ) -> Step:
+        """One repeat; `memory` holds the perturbation, and between repeats their number and the triplets."""
+        repeat = int(memory["repeat"]) if "repeat" in memory else 0
+        if "triplets" in memory:
+            batch = replace(batch, triplets=_same(memory, batch))
+        own = {k.removeprefix("inner."): v for k, v in memory.items() if k.startswith("inner.")}
+        search = OneStep(self.inner.adversary.search.step_size, memory.get("perturbation"))  # type: ignore[attr-defined]
+        inner = replace(self.inner, adversary=replace(self.inner.adversary, search=search))  # type: ignore[attr-defined,type-var]
+        step = inner(embedder, loss, batch, memory=own, progress=progress, draws=draws, mean=mean)
+        again = repeat + 1 < self.repeats
+        foreign = {k: v for k, v in memory.items() if k not in _OF_REPLAY and not k.startswith("inner.")}
+        kept = foreign | {f"inner.{k}": v for k, v in step.memory.items()}
+        if search.found is not None:
+            kept["perturbation"] = search.found
+        if again:
+            kept["repeat"] = torch.tensor(repeat + 1)
+            if step.triplets is not None:
+                rows = (step.triplets.anchor, step.triplets.positive, step.triplets.negative)
+                kept |= {"triplets": torch.stack(rows), "index": batch.index}
+        return replace(step, memory=kept, again=again)
+
+    def check(self, loss: Loss) -> None:
+        """What the inner defense can train."""
+        self.inner.check(loss)
+
+
+_OF_REPLAY = ("perturbation", "repeat", "triplets", "index")
+
+
+class OneStep:
+    """A search of one step from where an earlier one ended; `found` is the perturbation it ends with."""
+
+    gradients = 1
+
+    def __init__(self, step_size: float, before: Tensor | None) -> None:
+        self.step_size, self.before = step_size, before
+        self.found: Tensor | None = None
+
+    def __call__(
+        self,
+        energy: PixelEnergy,
+        x: Float[Tensor, "b *k c h w"],
+        ball: Ball,
+        *,
+        achieved: Achieved | None = None,
+        coupled: bool = False,
+        draws: Draws,
+        index: Int[Tensor, "b"],
+    ) -> Float[Tensor, "b *k c h w"]:
+        """One gradient; where there was none before it is taken at the centre."""
+        begun = x if self.before is None else ball.project(x + _in_places(self.before.to(x), x), x)
+        gradient = usable(input_gradient(energy, begun, arange_like(x), 0))
+        moved = ball.project(begun - self.step_size * ball.direction(gradient), x)
+        self.found = (moved - x).detach()
+        return moved
+
+
+def _in_places(perturbation: Tensor, images: Float[Tensor, "t *k c h w"]) -> Tensor:
+    """The perturbation for so many images or tuples: the leading ones, zero where there was none before."""
     missing = images[len(perturbation) :]
     return torch.cat([perturbation[: len(images)], torch.zeros_like(missing)]).detach()
 
