@@ -26,6 +26,7 @@ from robustdml.defenses import (
     AnchoredShiftTraining,
     AntiCollapse,
     Defense,
+    HardnessManipulation,
     MinMax,
     ShiftTraining,
     TripletCollapse,
@@ -55,6 +56,7 @@ DEFENSES: dict[str, Callable[[Adversary], Defense]] = {
     "RAMD": AnchoredMinMax,
     "TBC": TripletCollapse,
     "ACAP": AlternatingCollapse,
+    "HM": HardnessManipulation,
 }
 """Defenses that move the members of triplets, by the names of the papers."""
 COSINES = ("anchor", "positive", "negative")

@@ -29,6 +29,7 @@ def damage(data, name):
     (data.images.store.path / name).write_bytes(b"no image")
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
 def test_worker_processes_give_the_same_bits_epoch_after_epoch(data):
     loader = Loader(data, workers=2)
     for epoch in range(2):

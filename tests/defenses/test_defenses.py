@@ -21,6 +21,7 @@ from robustdml.defenses import (
     CollapseAware,
     Constant,
     FreeTraining,
+    Growing,
     HardnessManipulation,
     MinMax,
     Mixture,
@@ -133,7 +134,7 @@ def without_budget(defense):
 
 
 def test_every_defense_of_the_library_is_tested():
-    with_files_of_their_own = {AdversarialTraining, TeacherMatching, Replay}
+    with_files_of_their_own = {AdversarialTraining, Growing, Replay, TeacherMatching}
     assert {*map(type, MADE)} | with_files_of_their_own == set(DEFENSES.values())
     assert isinstance(BatchLevel(), Loss)
 

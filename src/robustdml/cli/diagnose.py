@@ -19,8 +19,8 @@ class Options(Measured):
     """Misleading gradients: the same triplets of training images clean and as defenses move them, nothing trained.
 
     Writes diagnosis.json, .npz (every triplet), .png and .svg. Defenses are called as in the papers: EST REST ACT AMD
-    RAMD TBC ACAP. Budget if none is given: the published one of training, 77/255 with 32 steps of 3/255 for grey images
-    up to 28x28, else 8/255 with 32 steps of 1/255.
+    RAMD TBC ACAP HM. Budget if none is given: the published one of training, 77/255 with 32 steps of 3/255 for grey
+    images up to 28x28, else 8/255 with 32 steps of 1/255.
     """
 
     defenses: tuple[str, ...] = ("EST", "ACT")

@@ -12,6 +12,7 @@ from robustdml.defenses.manipulation import HardnessManipulation
 from robustdml.defenses.minmax import AlternatingCollapse, AnchoredMinMax, MinMax, StoppedMinMax, TripletCollapse
 from robustdml.defenses.mixture import Mixture, branches
 from robustdml.defenses.plain import Plain
+from robustdml.defenses.schedule import Growing
 from robustdml.defenses.shift import AnchoredShiftTraining, ShiftSuppression, ShiftTraining
 from robustdml.defenses.teacher import TeacherMatching
 from robustdml.defenses.terms import PENALTIES, ClasswiseBarlow, Penalised, Penalty, SingularValues
@@ -39,6 +40,7 @@ __all__ = [
     "Destination",
     "FreeTraining",
     "Gradual",
+    "Growing",
     "HardnessManipulation",
     "MinMax",
     "Mixture",

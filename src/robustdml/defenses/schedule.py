@@ -1,0 +1,63 @@
+"""An adversary that grows with the training."""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from robustdml.adversary import Adversary
+from robustdml.defenses.decoupled import in_smaller_steps
+from robustdml.defenses.defense import Defense, Mean
+from robustdml.draws import Draws
+from robustdml.losses import Loss
+from robustdml.models.embedder import Embedder
+from robustdml.types import Batch, Step
+
+
+@dataclass(frozen=True)
+class Growing:
+    """Any defense whose radius and inner step size grow linearly from 0 over the first part of the training.
+
+    Large radii from the first step on can keep a network from learning anything at all.
+
+    Args:
+        inner: a defense with an adversary.
+        share: of the training after which the adversary has its full size.
+    """
+
+    inner: Defense
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"Growing needs a share in (0, 1], got {self.share}.")
+        adversary = getattr(self.inner, "adversary", None)
+        if not isinstance(adversary, Adversary):
+            raise ValueError(
+                f"Growing lets an adversary grow, and {type(self.inner).__name__} has none. Use ShiftTraining, "
+                "AntiCollapse, HardnessManipulation or another defense that has one."
+            )
+        in_smaller_steps(adversary, 1.0)
+
+    def __call__(
+        self,
+        embedder: Embedder,
+        loss: Loss,
+        batch: Batch,
+        *,
+        memory: dict[str, Tensor],
+        progress: float,
+        draws: Draws,
+        mean: Mean,
+    ) -> Step:
+        """The step of the inner defense with the adversary of this moment."""
+        size = min(1.0, progress / self.share)
+        adversary: Adversary = self.inner.adversary  # type: ignore[attr-defined]
+        ball = replace(adversary.ball, eps=size * adversary.ball.eps)  # type: ignore[type-var]
+        small = replace(in_smaller_steps(adversary, size) if size else adversary, ball=ball)
+        inner = replace(self.inner, adversary=small)  # type: ignore[type-var]
+        step = inner(embedder, loss, batch, memory=memory, progress=progress, draws=draws, mean=mean)
+        return replace(step, logs=step.logs | {"eps": ball.eps})
+
+    def check(self, loss: Loss) -> None:
+        """What the inner defense can train."""
+        self.inner.check(loss)
