@@ -1,0 +1,67 @@
+"""Recall@1 that survives every attack of several benchmarks of one model, query by query.
+
+Each file of a run (`benchmark-PROFILE.npz`: white box, black box, transfer, strong) holds its attacks on some queries;
+a query of which all files know counts, and survives if no attack of any file turned its first result. Files come in the
+order given; each line says what is left after it and those before.
+
+    python benchmarks/joint_worst_case.py RUN/benchmark-rob28-strict.npz RUN/benchmark-strong28.npz
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from robustdml.scorecard import bootstrap
+
+RECALL = "/after/recall@1"
+
+
+def survivors(path: Path) -> dict[int, float]:
+    """By query, 1 if recall@1 survives every attack of a file, else 0; NaN where it is not defined.
+
+    Raises:
+        ValueError: if the file holds no attack on recall@1.
+    """
+    with np.load(path) as arrays:
+        found = [arrays[name] for name in arrays.files if name.endswith(RECALL)]
+        if not found:
+            raise ValueError(f"{path} holds no attack that reports recall@1. Use rob28, rob28-strict or strong28.")
+        return dict(zip(arrays["queries"].tolist(), np.min(found, axis=0).tolist(), strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    each = {path: survivors(path) for path in options.files}
+    shared = sorted(set.intersection(*(set(own) for own in each.values())))
+    if not shared:
+        parser.error("the files have no query in common. Benchmark with the same --queries and --seed.")
+    left = np.ones(len(shared))
+    lines = []
+    for path, own in each.items():
+        alone = np.array([own[query] for query in shared])
+        left = np.minimum(left, alone)
+        lines.append(
+            {
+                "file": path.name,
+                "alone": float(np.nanmean(alone)),
+                "left": float(np.nanmean(left)),
+                "interval": bootstrap(left, options.seed),
+            }
+        )
+    if options.json:
+        print(json.dumps({"queries": len(shared), "files": lines}))
+        return
+    print(f"{len(shared)} queries\n{'':40} alone   left")
+    for line in lines:
+        low, high = (100 * end for end in line["interval"])
+        print(f"{line['file']:40} {100 * line['alone']:5.1f}  {100 * line['left']:5.1f} [{low:.1f}, {high:.1f}]")
+
+
+if __name__ == "__main__":
+    main()
