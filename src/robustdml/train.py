@@ -115,7 +115,8 @@ def train(
         accelerator.init_trackers(project, init_kwargs={"wandb": {"name": recipe.name, "dir": str(out)}})
     with stop_signals() as stopped:
         run(trainer, folder, validation, stopped, report, progress)
-    accelerator.end_training()
+    for tracker in accelerator.trackers:  # end_training would take the process group down, which now and then aborts
+        tracker.finish()
     if accelerator.is_main_process:
         folder.finish(made_with)
     return out

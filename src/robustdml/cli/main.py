@@ -3,11 +3,9 @@
 import difflib
 import importlib
 import shlex
-import signal
 import sys
-from types import FrameType
 
-from robustdml import __version__
+from robustdml import __version__, interruption
 from robustdml.allocator import keep_freed_memory
 from robustdml.cli import failures, processes, terminal
 from robustdml.command import COMMAND
@@ -43,8 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"robustdml {__version__}")
         return 0
     COMMAND.set(shlex.join(["robustdml", *argv]))
-    signal.signal(signal.SIGTERM, _as_interrupt)
-    with terminal.plain_warnings(quiet="--quiet" in argv):
+    with interruption.listening(), terminal.plain_warnings(quiet="--quiet" in argv):
         try:
             if argv[0] not in VERBS:
                 raise failures.UsageError(_unknown(argv[0]))
@@ -71,10 +68,6 @@ def _unknown(verb: str) -> str:
     near = difflib.get_close_matches(verb, VERBS, n=2)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return f"there is no command {verb!r}.{hint} Known: {', '.join(VERBS)}."
-
-
-def _as_interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
