@@ -105,17 +105,8 @@ def manipulation(
     return energy
 
 
-def raised_loss(loss: Callable[[Tensor], Tensor], triplets: Members) -> Energy:
-    """Minus a loss on embeddings [t 3 d] of triplets of which some roles move (arXiv:2102.07265)."""
-
-    def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
-        return _shared(-loss(torch.stack(triplets(z, unit), dim=1)), len(z))
-
-    return energy
-
-
-def raised_batch_loss(loss: Callable[[Tensor, Tensor], Tensor]) -> Energy:
-    """Minus a loss (z, rows of the batch) -> number on all embeddings of a batch, which influence each other."""
+def raised_loss(loss: Callable[[Tensor, Tensor], Tensor]) -> Energy:
+    """Minus a loss (z, unit) -> number of all rows together, which influence each other."""
 
     def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
         return _shared(-loss(z, unit), len(z))

@@ -7,7 +7,7 @@ from robustdml.adversary import L2, Adversary, Linf, Pgd
 from robustdml.defenses import AdversarialTraining
 from robustdml.distance import Spherical
 from robustdml.draws import Draws
-from robustdml.energies import cross_entropy, raised_batch_loss
+from robustdml.energies import cross_entropy, raised_loss
 from robustdml.losses import CrossEntropy, Hybrid, InfoNce, MultiSimilarity, Pml, Triplet
 from robustdml.recipe import Recipe
 from robustdml.types import Batch
@@ -120,5 +120,5 @@ def test_the_loss_of_a_batch_is_raised_within_the_ball(loss):
 
 def test_the_energy_of_a_batch_is_minus_its_loss_in_equal_parts():
     z = torch.randn(6, 3).double()
-    found = raised_batch_loss(lambda z, rows: (z[:, 0] * rows).sum())(z, torch.arange(6), 0)
+    found = raised_loss(lambda z, rows: (z[:, 0] * rows).sum())(z, torch.arange(6), 0)
     torch.testing.assert_close(found, -(z[:, 0] * torch.arange(6)).sum().expand(6) / 6)

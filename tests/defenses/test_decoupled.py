@@ -7,8 +7,8 @@ import torch
 
 from robustdml.adversary import Adversary, Linf, Noise, Pgd
 from robustdml.defenses import CollapseAware, MinMax, RoleAscent
-from robustdml.defenses.decoupled import in_smaller_steps
 from robustdml.defenses.defense import clean_embeddings
+from robustdml.defenses.schedule import in_smaller_steps
 from robustdml.distance import Spherical
 from robustdml.draws import Draws
 from robustdml.energies import anchor_flight, closer_half, collapseness, hardness, members, until_collapse

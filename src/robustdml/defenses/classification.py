@@ -7,7 +7,7 @@ from torch import Tensor
 from robustdml.adversary import Adversary
 from robustdml.defenses.defense import Mean
 from robustdml.draws import Draws
-from robustdml.energies import cross_entropy, raised_batch_loss
+from robustdml.energies import cross_entropy, raised_loss
 from robustdml.losses import ClassLoss, Loss, prototypes
 from robustdml.models.embedder import Embedder
 from robustdml.types import Batch, Step
@@ -45,7 +45,7 @@ class AdversarialTraining:
             def of_batch(z: Tensor, rows: Tensor) -> Tensor:
                 return loss(z, batch.labels[rows], draws=draws, index=batch.index[rows])
 
-            energy, coupled = raised_batch_loss(of_batch), True
+            energy, coupled = raised_loss(of_batch), True
         found = self.adversary(embedder, batch.images, energy, coupled=coupled, draws=draws, index=batch.index)
         z = embedder(found)
         value = loss(z, batch.labels, batch.triplets, draws=draws, index=batch.index)

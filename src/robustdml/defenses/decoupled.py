@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustdml.adversary import Adversary, Nes, Pgd, embed_tuples
+from robustdml.adversary import Adversary, embed_tuples
 from robustdml.defenses.defense import (
     Mean,
     Roles,
@@ -17,6 +17,7 @@ from robustdml.defenses.defense import (
     places,
     with_roles,
 )
+from robustdml.defenses.schedule import in_smaller_steps
 from robustdml.draws import Draws
 from robustdml.energies import anchor_flight, closer_half, members, raised_loss, until_collapse
 from robustdml.losses import Loss
@@ -52,8 +53,8 @@ class RoleAscent:
         clean = clean_embeddings(embedder, batch.images)
         chosen = mined(self, loss, clean, batch, draws)
         moving = places(self.roles)
-        unmoved = torch.stack(chosen.triplets.of(clean), dim=1)
-        energy = raised_loss(chosen.loss.on_triplets, members(unmoved, moving))
+        triplets = members(torch.stack(chosen.triplets.of(clean), dim=1), moving)
+        energy = raised_loss(lambda z, unit: chosen.loss.on_triplets(torch.stack(triplets(z, unit), dim=1)))
         moved = self.adversary(
             embedder, chosen.images[:, moving], energy, coupled=True, draws=draws, index=chosen.index
         )
@@ -122,15 +123,3 @@ class CollapseAware:
         """The triplet loss, and a search that walks."""
         needs_margin(self, loss, "its second term is one of triplets with a margin")
         in_smaller_steps(self.adversary, 1.0)
-
-
-def in_smaller_steps(adversary: Adversary, share: float) -> Adversary:
-    """The same adversary with its step size multiplied.
-
-    Raises:
-        ValueError: if its search has no step size.
-    """
-    search = adversary.search
-    if not isinstance(search, (Pgd, Nes)):
-        raise ValueError(f"the size of inner steps grows, and {type(search).__name__} has none. Use Pgd.")
-    return replace(adversary, search=replace(search, step_size=search.step_size * share))

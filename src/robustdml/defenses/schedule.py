@@ -4,8 +4,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from robustdml.adversary import Adversary
-from robustdml.defenses.decoupled import in_smaller_steps
+from robustdml.adversary import Adversary, Nes, Pgd
 from robustdml.defenses.defense import Defense, Mean
 from robustdml.draws import Draws
 from robustdml.losses import Loss
@@ -61,3 +60,15 @@ class Growing:
     def check(self, loss: Loss) -> None:
         """What the inner defense can train."""
         self.inner.check(loss)
+
+
+def in_smaller_steps(adversary: Adversary, share: float) -> Adversary:
+    """The same adversary with its step size multiplied.
+
+    Raises:
+        ValueError: if its search has no step size.
+    """
+    search = adversary.search
+    if not isinstance(search, (Pgd, Nes)):
+        raise ValueError(f"the size of inner steps grows, and {type(search).__name__} has none. Use Pgd.")
+    return replace(adversary, search=replace(search, step_size=search.step_size * share))

@@ -1,5 +1,6 @@
 """Training on images whose embedding was moved as far as possible."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,18 @@ from robustdml.models.embedder import Embedder
 from robustdml.types import Batch, Step
 
 
+def first_nudge(
+    draws: Draws, index: Int[Tensor, "b"], clean: Float[Tensor, "b d"]
+) -> Callable[[Tensor], Float[Tensor, "n d"]]:
+    """By unit, what a reference is displaced by at step 0: where embedding and reference coincide is no direction."""
+
+    def start(unit: Tensor) -> Tensor:
+        noise = draws.integers("shift", index[unit], 3, tuple(clean.shape[1:])) - 1
+        return 1e-7 * noise.to(clean.dtype)
+
+    return start
+
+
 def shifted(
     adversary: Adversary,
     embedder: Embedder,
@@ -28,12 +41,8 @@ def shifted(
     index: Int[Tensor, "b"],
 ) -> Float[Tensor, "b c h w"]:
     """Every image moved away from its own embedding `clean`: the inner problem of EST, SES and REST."""
-
-    def start(unit: Tensor) -> Tensor:  # the gradient of a shift is not defined without a first displacement
-        noise = draws.integers("shift", index[unit], 3, tuple(clean.shape[1:])) - 1
-        return 1e-7 * noise.to(clean.dtype)
-
-    return adversary(embedder, images, shift(distance, clean, start), draws=draws, index=index)
+    energy = shift(distance, clean, first_nudge(draws, index, clean))
+    return adversary(embedder, images, energy, draws=draws, index=index)
 
 
 @dataclass(frozen=True)

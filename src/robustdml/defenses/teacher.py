@@ -9,6 +9,7 @@ from torch.func import functional_call
 
 from robustdml.adversary import Adversary
 from robustdml.defenses.defense import Mean
+from robustdml.defenses.shift import first_nudge
 from robustdml.draws import Draws
 from robustdml.energies import squared_shift
 from robustdml.losses import Loss
@@ -44,12 +45,8 @@ class TeacherMatching:
             first = {_TEACHER + name: t.detach().clone() for name, t in embedder.state_dict().items()}
             memory = memory | first
         target = self._target(embedder, memory, batch.images)
-
-        def start(unit: Tensor) -> Tensor:  # at the teacher's own point there is no direction yet
-            noise = draws.integers("shift", batch.index[unit], 3, tuple(target.shape[1:])) - 1
-            return 1e-7 * noise.to(target.dtype)
-
-        found = self.adversary(embedder, batch.images, squared_shift(target, start), draws=draws, index=batch.index)
+        energy = squared_shift(target, first_nudge(draws, batch.index, target))
+        found = self.adversary(embedder, batch.images, energy, draws=draws, index=batch.index)
         z = embedder(found)
         value = (z - target).square().sum(dim=1).mean()
         return Step(value, memory=memory, z=z, labels=batch.labels)
