@@ -58,6 +58,14 @@ def test_one_point_is_no_trade_off(robust_run: Path) -> None:
     assert len(tradeoff_plots(read_runs(robust_run), published("fashion"))) == 1
 
 
+@pytest.mark.parametrize("knowledge", ["energies alone (black box)", "another model, runs/x (transfer)"])
+def test_attacks_without_the_model_are_no_points_of_the_trade_off(plain_run, robust_run, knowledge) -> None:
+    (plain,), (robust,) = read_runs(plain_run), read_runs(robust_run)
+    blind = replace(robust, scorecard=robust.scorecard | {"threat_model": {"knowledge": knowledge}})
+    assert tradeoff_plots([plain, robust, blind]) == tradeoff_plots([plain, robust])
+    assert tradeoff_plots([plain, blind]) == []
+
+
 def test_intervals_of_the_trade_off_are_drawn(plain_run: Path, robust_run: Path) -> None:
     runs = read_runs(plain_run) + read_runs(robust_run)
     without = [replace(run, ers_interval=None) for run in runs]

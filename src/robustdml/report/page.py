@@ -119,7 +119,7 @@ def _heading(place: int, run: Run) -> dict[str, Any]:
         "unreliable": run.unreliable,
         "drawn": {
             "components": bool(run.components),
-            "tradeoff": run.ers is not None or worst is not None,
+            "tradeoff": run.white_box and (run.ers is not None or worst is not None),
             "curve": bool(run.curve),
             "training": bool(run.log),
         },

@@ -99,7 +99,8 @@ def components_plot(runs: Sequence[Run]) -> Plot | None:
 def tradeoff_plots(runs: Sequence[Run], reference: Sequence[Published] = ()) -> list[Plot]:
     """Clean recall@1 against ERS and against worst-case recall@1: one point per run, published rows with their names.
 
-    There is nothing to trade between fewer than two points.
+    There is nothing to trade between fewer than two points. Attacks without the model are left out: weak attacks are no
+    robustness.
     """
     panels = (
         ("Recall@1 against ERS", "ERS", [(run.ers, run.ers_interval) for run in runs]),
@@ -114,7 +115,7 @@ def tradeoff_plots(runs: Sequence[Run], reference: Sequence[Published] = ()) -> 
         points = [
             (place, 100 * run.clean["recall@1"], _in_percent(run.clean_interval("recall@1")), y, span)
             for place, (run, (y, span)) in enumerate(zip(runs, values, strict=True))
-            if y is not None and "recall@1" in run.clean
+            if y is not None and "recall@1" in run.clean and run.white_box
         ]
         named = [row for row in reference if row.ers is not None and "recall@1" in row.clean] if label == "ERS" else []
         if not points or len(points) + len(named) < 2:
@@ -142,7 +143,7 @@ def tradeoff_plots(runs: Sequence[Run], reference: Sequence[Published] = ()) -> 
             axes.set_ylabel(label)
             axes.grid(color="#dde2e7", linewidth=0.7)
 
-        caption = "Up and to the right is better."
+        caption = "Up and to the right is better; white-box attacks alone."
         if label != "ERS":
             caption += " The worst case of a query is what ES, LTM and GTM together leave of its first result."
         if named:

@@ -118,6 +118,12 @@ class Run:
         return {name: found[name] for name in COMPONENTS if name in found}
 
     @property
+    def white_box(self) -> bool:
+        """Whether the attacker knew the model: attacks without it bound its robustness from above only."""
+        knowledge = str((self.scorecard.get("threat_model") or {}).get("knowledge", ""))
+        return "(black box)" not in knowledge and "(transfer)" not in knowledge
+
+    @property
     def worst(self) -> float | None:
         """Share of queries whose recall@1 survives ES, LTM and corrected GTM all, in [0, 1]."""
         value = self.scorecard.get("worst_case_recall@1")
