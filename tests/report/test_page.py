@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -141,6 +142,15 @@ def test_flags_are_explained_and_cost_the_bold_face(make_run: MakeRun, plain_run
     assert "A black-box attack wins on 31 of 128 queries." in text
     assert "a gradient attack is blind there" in text
     assert "<b>63.3</b>" not in text
+
+
+def test_a_black_box_result_is_named_and_wins_no_bold_face(plain_run: Path, robust_run: Path) -> None:
+    (robust,) = read_runs(robust_run)
+    knowledge = {"threat_model": {"knowledge": "energies alone (black box)"}}
+    text = render([*read_runs(plain_run), replace(robust, scorecard=robust.scorecard | knowledge)])
+    assert "Attacker without gradients" in text
+    assert "<b>63.3</b>" not in text
+    assert "<b>63.3</b>" in render([*read_runs(plain_run), robust])
 
 
 def test_clean_scores_alone_make_a_page(tmp_path: Path) -> None:

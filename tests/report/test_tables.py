@@ -25,6 +25,18 @@ def test_rows_are_sorted_by_ers_and_undefined_ones_come_last() -> None:
     assert [row.source for row in rows] == ["high", "zero", "low", "also none", "none"]
 
 
+def test_results_without_gradients_stand_last_marked_and_explained() -> None:
+    blind = replace(bare("nes", 90.0), scorecard={"threat_model": {"knowledge": "energies alone (black box)"}})
+    rows = compare_rows([blind, bare("low", 4.0), bare("none", None)])
+    assert [row.source for row in rows] == ["low", "none", "nes"]
+    text = as_text(rows, 250)
+    assert "nes ‡" in text
+    assert "low ‡" not in text
+    assert "not to be ranked" in text
+    assert "‡" not in as_text(rows[:2], 250)
+    assert [line["white box"] for line in csv.DictReader(io.StringIO(as_csv(rows)))] == ["yes", "yes", "no"]
+
+
 def test_order_of_paths_does_not_change_the_table() -> None:
     runs = [bare("b", 1.0), bare("a", 1.0), bare("c", None)]
     assert compare_rows(runs) == compare_rows(runs[::-1])

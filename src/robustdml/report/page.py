@@ -117,6 +117,7 @@ def _heading(place: int, run: Run) -> dict[str, Any]:
         "checked": bool(run.checks),
         "attacked": bool(run.attacks),
         "unreliable": run.unreliable,
+        "white_box": run.white_box,
         "drawn": {
             "components": bool(run.components),
             "tradeoff": run.white_box and (run.ers is not None or worst is not None),
@@ -188,15 +189,16 @@ def _row(
     *,
     strong: bool = False,
 ) -> dict[str, Any]:
-    """A row of scores; the highest of several trustworthy runs is marked, unless all are equal."""
-    rivals = [value for run, value in zip(runs, values, strict=True) if value is not None and not run.unreliable]
+    """A row of scores; the highest of several trustworthy white-box runs is marked, unless all are equal."""
+    ranked = [run.white_box and not run.unreliable for run in runs]
+    rivals = [value for value, rival in zip(values, ranked, strict=True) if value is not None and rival]
     cells = [
         {
             "text": tables.one_decimal(value, scale),
             "span": span,
-            "best": not run.unreliable and len(set(rivals)) > 1 and value == max(rivals),
+            "best": rival and len(set(rivals)) > 1 and value == max(rivals),
         }
-        for run, value, span in zip(runs, values, spans, strict=True)
+        for rival, value, span in zip(ranked, values, spans, strict=True)
     ]
     return {"name": name, "cells": cells, "known": any(value is not None for value in values), "strong": strong}
 
@@ -302,7 +304,7 @@ def _reference(runs: Sequence[Run]) -> dict[str, Any] | None:
     rows = published(*sorted(name for name in known if name)) if known else []
     if not rows:
         return None
-    own = [run for run in runs if canonical(run.dataset) in known]
+    own = [run for run in runs if run.white_box and canonical(run.dataset) in known]
     texts = ("source", *(("dataset",) if len(known) > 1 else ()), "model", "loss", "defense")
     columns = (*texts, "ERS", *tables.CLEAN_COLUMNS, *COMPONENTS)
     lines = []

@@ -20,6 +20,11 @@ NOTE = (
     "worst: recall@1 that ES, LTM and GTM together leave. A collapsed model scores about 30 in ERS: read it beside R@1."
 )
 PUBLISHED_NOTE = f"{MARK} published by its authors, not measured here."
+BLACK_BOX_MARK = "‡"
+BLACK_BOX_NOTE = (
+    f"{BLACK_BOX_MARK} attacked without the gradients of the model (queries or another model): its robustness is at "
+    "most that; such rows stand last and are not to be ranked with the others."
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Row:
     source: str
     published: bool = False
     worst: float | None = None
+    white_box: bool = True
 
 
 def with_distance(loss: str, distance: str) -> str:
@@ -48,7 +54,8 @@ def row_of_run(run: Run) -> Row:
     """A run as a table row."""
     loss = with_distance(run.loss, run.distance)
     identity = (run.dataset, run.model, loss, run.defense)
-    return Row(*identity, run.clean, run.components, run.ers, run.ers_interval, run.label, worst=run.worst)
+    scores = (run.clean, run.components, run.ers, run.ers_interval)
+    return Row(*identity, *scores, run.label, worst=run.worst, white_box=run.white_box)
 
 
 def row_of_published(row: Published) -> Row:
@@ -60,11 +67,12 @@ def row_of_published(row: Published) -> Row:
 
 
 def compare_rows(runs: Iterable[Run], published: Iterable[Published] = ()) -> list[Row]:
-    """Rows sorted by ERS, highest first; undefined last, then by recall@1 and by name."""
+    """Rows sorted by ERS, highest first; undefined last, then by recall@1 and by name; black-box results after all."""
     rows = [row_of_run(run) for run in runs] + [row_of_published(row) for row in published]
     return sorted(
         rows,
         key=lambda row: (
+            not row.white_box,
             row.ers is None,
             -(row.ers or 0.0),
             -row.clean.get("recall@1", 0.0),
@@ -90,7 +98,7 @@ def cells(row: Row) -> dict[str, str]:
         **components,
         "ERS": ers,
         "worst": one_decimal(row.worst, 100.0),
-        "source": printable(row.source) + (f" {MARK}" * row.published),
+        "source": printable(row.source) + f" {MARK}" * row.published + f" {BLACK_BOX_MARK}" * (not row.white_box),
     }
 
 
@@ -166,7 +174,18 @@ def as_csv(rows: Sequence[Row]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
-        [*IDENTITY, *CLEAN_COLUMNS, *COMPONENTS, "ERS", "ERS low", "ERS high", "worst", "source", "published"]
+        [
+            *IDENTITY,
+            *CLEAN_COLUMNS,
+            *COMPONENTS,
+            "ERS",
+            "ERS low",
+            "ERS high",
+            "worst",
+            "source",
+            "published",
+            "white box",
+        ]
     )
 
     def number(value: float | None, scale: float = 1.0) -> str:
@@ -183,13 +202,15 @@ def as_csv(rows: Sequence[Row]) -> str:
                 number(row.worst, 100.0),
                 row.source,
                 "yes" if row.published else "no",
+                "yes" if row.white_box else "no",
             ]
         )
     return out.getvalue()
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
-    return [NOTE, *([PUBLISHED_NOTE] if any(row.published for row in rows) else [])]
+    published, black_box = any(row.published for row in rows), any(not row.white_box for row in rows)
+    return [NOTE, *[PUBLISHED_NOTE] * published, *[BLACK_BOX_NOTE] * black_box]
 
 
 def regressions(reference: Run, candidate: Run, tolerance: float | int) -> list[str]:
