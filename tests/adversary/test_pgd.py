@@ -193,7 +193,7 @@ def counted(steps, values, saturation=1e-3):
 
     def energy(z, unit, step):
         taken.append(step)
-        return 0 * z.sum(dim=1) + values[step]
+        return 1e-9 * z.sum(dim=1) + values[step]
 
     attack(Adversary(Linf(0.1), Pgd(steps, 0.01, saturation=saturation)), linear(), blobs()[0], energy)
     return len(taken)
@@ -213,6 +213,45 @@ def test_without_saturation_the_search_is_the_same():
         for s in (None, 1e-12)
     ]
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_rows_that_have_arrived_are_not_looked_at_again(coupled):
+    embedder, images = network(), blobs()[0]
+    away_from = away(embedder, images)
+    with frozen(embedder), torch.no_grad():
+        goals = torch.linspace(-2.5, -1e-3, len(images), dtype=torch.float64)
+    rows = []
+
+    def plateau(z, unit, step):
+        rows.append(len(unit))
+        return away_from(z, unit, step).clamp_min(goals[unit])
+
+    def found(saturation):
+        adversary = Adversary(Linf(0.1), Pgd(5, 0.03, saturation=saturation))
+        return adversary(embedder, images, plateau, coupled=coupled, draws=Draws(0), index=torch.arange(len(images)))
+
+    saturated = found(1e-12)
+    counts, rows[:] = rows[:], []
+    torch.testing.assert_close(found(None), saturated, atol=1e-12, rtol=0)
+    assert rows == [len(images)] * 5
+    if coupled:
+        assert counts == rows
+    else:
+        assert counts[0] == len(images)
+        assert counts == sorted(counts, reverse=True)
+        assert 0 < counts[-1] < len(images)
+
+
+def test_a_search_ends_once_every_row_has_arrived():
+    steps = []
+
+    def flat(z, unit, step):
+        steps.append(step)
+        return 0 * z.sum(dim=1) + 4.0
+
+    attack(Adversary(Linf(0.1), Pgd(6, 0.01, saturation=1e-7)), linear(), blobs()[0], flat)
+    assert steps == [0]
 
 
 @pytest.mark.parametrize("saturation", [0.0, -1e-7, float("nan")])

@@ -60,7 +60,8 @@ class Pgd:
         random_start: begin at a uniform point of the ball instead of its centre.
         saturation: stop after a step before which the mean energy had changed by less than this since the step
             before, the first compared with -1 (RobDML: 1e-7). For energies that end in a plateau, where further steps
-            move nothing; it looks at all rows together, so they depend on their batch. `None`: never.
+            move nothing: a row without a gradient has arrived, and costs no more. It looks at all rows together, so
+            they depend on their batch. `None`: never.
         universal: average the gradient over the block before its direction is taken, so that all images move alike up
             to the edge of the box; a random start is then shared too. Results depend on who is in the block.
     """
@@ -100,19 +101,32 @@ class Pgd:
         size = ball.eps if self.steps == 1 else self.step_size
         if self.random_start:
             x = ball.sample(centre, draws=draws, index=index[:1].expand(len(x)) if self.universal else index)
-        before = -1.0
+        if self.saturation is not None:
+            return self._until_saturated(self.saturation, energy, x, centre, ball, size, coupled or self.universal)
         for step in range(self.steps):
-            if self.saturation is None:
-                gradient = input_gradient(energy, x, unit, step)
-            else:
-                values, gradient = value_and_gradient(energy, x, unit, step)
-                now = float(values.mean())
-            gradient = usable(gradient)
-            if self.universal:
-                gradient = gradient.mean(dim=0, keepdim=True)
-            x = ball.project(x - size * ball.direction(gradient), centre)
-            if self.saturation is not None:
-                if abs(now - before) < self.saturation:
-                    break
-                before = now
+            x = self._moved(x, centre, input_gradient(energy, x, unit, step), ball, size)
+        return x
+
+    def _moved(self, x: Tensor, centre: Tensor, gradient: Tensor, ball: Ball, size: float) -> Tensor:
+        gradient = usable(gradient)
+        if self.universal:
+            gradient = gradient.mean(dim=0, keepdim=True)
+        return ball.project(x - size * ball.direction(gradient), centre)
+
+    def _until_saturated(
+        self, least: float, energy: PixelEnergy, x: Tensor, centre: Tensor, ball: Ball, size: float, coupled: bool
+    ) -> Tensor:
+        """A row on its plateau stays there, so it is left out of the steps that follow."""
+        x, moving, before = x.clone(), arange_like(x), -1.0
+        values = x.new_zeros(len(x))
+        for step in range(self.steps):
+            value, gradient = value_and_gradient(energy, x[moving], moving, step)
+            values[moving] = value.to(values)
+            x[moving] = self._moved(x[moving], centre[moving], gradient, ball, size)
+            now = float(values.mean())
+            if not coupled:
+                moving = moving[usable(gradient).flatten(1).any(dim=1)]
+            if not len(moving) or abs(now - before) < least:
+                break
+            before = now
         return x
