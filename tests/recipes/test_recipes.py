@@ -1,13 +1,16 @@
 """Recipes by name."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from robustdml.adversary import Pgd
 from robustdml.data import DataError, Folder
 from robustdml.defenses import Plain
 from robustdml.recipe import override, recipe_from_json, recipe_to_json
 from robustdml.recipes import adjusted, check_resumed, recipe, recipes
+from robustdml.recipes.cheaper import free, single
 from robustdml.recipes.papers import BIBTEX, TITLES, bibtex
 from robustdml.recipes.robrank import in_fewer_steps
 from robustdml.runs import described
@@ -52,6 +55,19 @@ def test_quick_recipes_keep_the_reach_and_say_how_they_depart():
         assert quick.note
     with pytest.raises(ValueError, match="in_fewer_steps needs EST, ACT, AMD-semi or HM, got Plain"):
         in_fewer_steps(Plain(), 8)
+
+
+def test_cheaper_recipes_take_single_steps_of_the_whole_radius():
+    for name in ("est-fashion-c2f2", "act-fashion-c2f2", "hm-lga-ics-fashion-c2f2"):
+        whole, once = recipe(name), recipe(f"{name}-single")
+        assert once.defense.adversary.search == Pgd(1, 77 / 255, random_start=True)
+        assert replace(once.defense, adversary=whole.defense.adversary) == whole.defense
+    for name in ("act-fashion-c2f2", "hm-lga-ics-fashion-c2f2"):
+        made = free(recipe(name))
+        assert made == recipe(f"{name}-free")
+        assert (made.defense.repeats * made.epochs, made.defense.inner.adversary.search) == (8, Pgd(1, 77 / 255))
+    with pytest.raises(ValueError, match="plain-fashion-c2f2 has no adversary to make cheaper; its defense is Plain"):
+        single(recipe("plain-fashion-c2f2"))
 
 
 def test_recipes_that_nobody_has_measured_say_so():

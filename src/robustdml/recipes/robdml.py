@@ -18,7 +18,14 @@ from robustdml.recipes.robrank import (
     plain_mnist_c2f2,
     quick,
 )
-from robustdml.recipes.robrank224 import plain_cars_resnet18, plain_cub_resnet18, plain_sop_resnet18
+from robustdml.recipes.robrank224 import (
+    ADVERSARY_32,
+    further,
+    plain_cars_resnet18,
+    plain_cifar100_resnet18,
+    plain_cub_resnet18,
+    plain_sop_resnet18,
+)
 from robustdml.recipes.suffixes import until_saturated
 
 SOURCE = SoftHard("as-published")
@@ -120,6 +127,22 @@ def hm_lga_ics_sop_resnet18_8steps() -> Recipe:
     return _in_8_steps(hm_lga_ics_sop_resnet18())
 
 
+def hm_cifar100_resnet18() -> Recipe:
+    """The plain model trained further with HM[S,M], 4 inner steps."""
+    defense = HardnessManipulation(until_saturated(ADVERSARY_32), SOURCE, Sampled(SemiHard(0.2)))
+    return _further("hm", defense)
+
+
+def hm_lga_cifar100_resnet18() -> Recipe:
+    """The plain model trained further with HM[S,g_LGA], 4 inner steps."""
+    return _further("hm-lga", gradual(ADVERSARY_32))
+
+
+def hm_lga_ics_cifar100_resnet18() -> Recipe:
+    """The plain model trained further with HM[S,g_LGA]&ICS, 4 inner steps."""
+    return _further("hm-lga-ics", gradual(ADVERSARY_32, structure=0.5))
+
+
 def gradual(adversary: Adversary, structure: float = 0.0) -> HardnessManipulation:
     """HM[S,g_LGA], with intra-class structure of a weight."""
     return HardnessManipulation(until_saturated(adversary), SOURCE, Gradual(), structure=structure)
@@ -128,6 +151,10 @@ def gradual(adversary: Adversary, structure: float = 0.0) -> HardnessManipulatio
 def _with(plain: Recipe, prefix: str, defense: Defense) -> Recipe:
     name = plain.name.replace("plain", prefix)
     return replace(plain, name=name, defense=defense, paper="robdml", note=UNMEASURED)
+
+
+def _further(prefix: str, defense: Defense) -> Recipe:
+    return replace(further(plain_cifar100_resnet18(), prefix, defense, "robdml"), note=UNMEASURED)
 
 
 def _in_8_steps(recipe: Recipe) -> Recipe:

@@ -114,15 +114,15 @@ def plain_cifar100_resnet18() -> Recipe:
 
 def est_cifar100_resnet18() -> Recipe:
     """The plain model trained further with EST on triplets, 4 inner steps."""
-    return _further(plain_cifar100_resnet18(), "est", ShiftTraining(ADVERSARY_32))
+    return further(plain_cifar100_resnet18(), "est", ShiftTraining(ADVERSARY_32), "est")
 
 
 def act_cifar100_resnet18() -> Recipe:
     """The plain model trained further with ACT, 4 inner steps."""
-    return _further(plain_cifar100_resnet18(), "act", AntiCollapse(ADVERSARY_32))
+    return further(plain_cifar100_resnet18(), "act", AntiCollapse(ADVERSARY_32), "robrank")
 
 
-def _further(plain: Recipe, prefix: str, defense: Defense) -> Recipe:
+def further(plain: Recipe, prefix: str, defense: Defense, paper: str) -> Recipe:
     """Soft-hard triplets from the weights of the plain run, as published defenses begin with those of ImageNet."""
     return replace(
         plain,
@@ -134,6 +134,5 @@ def _further(plain: Recipe, prefix: str, defense: Defense) -> Recipe:
         epochs=5,
         milestones=(),
         decay="cosine",
-        paper={"act": "robrank"}.get(prefix, prefix),
-        note=UNMEASURED,
+        paper=paper,
     )

@@ -1,4 +1,4 @@
-"""Defenses published after RobDML, in the setting of Fashion-MNIST; nothing is published for it."""
+"""Defenses published after RobDML, in the settings of Fashion-MNIST and CIFAR-100; nothing is published for them."""
 
 from dataclasses import replace
 
@@ -6,6 +6,7 @@ from robustdml.adversary import Adversary, Linf, Pgd
 from robustdml.defenses import CollapseAware, Defense, RoleAscent
 from robustdml.recipe import Recipe
 from robustdml.recipes.robrank import UNMEASURED, fewer_steps, plain_fashion_c2f2
+from robustdml.recipes.robrank224 import ADVERSARY_32, further, plain_cifar100_resnet18
 
 ADVERSARY_16 = fewer_steps(Adversary(Linf(77 / 255), Pgd(steps=32, step_size=3 / 255)), 16)
 """The sixteen inner steps of CA-TRIDE with the reach of RobRank's 32."""
@@ -25,6 +26,12 @@ def catride_fashion_c2f2_quick() -> Recipe:
 def roleascent_fashion_c2f2_quick() -> Recipe:
     """C2F2 + one moved role, the anchor (arXiv:2102.07265), on Fashion-MNIST, 8 inner steps of 12/255 in bfloat16."""
     return _quick(_with("roleascent", RoleAscent(fewer_steps(ADVERSARY_16, 8)), "roleascent"))
+
+
+def catride_cifar100_resnet18() -> Recipe:
+    """The plain model trained further with CA-TRIDE, 4 inner steps."""
+    made = further(plain_cifar100_resnet18(), "catride", CollapseAware(ADVERSARY_32), "catride")
+    return replace(made, note=UNMEASURED)
 
 
 def _with(prefix: str, defense: Defense, paper: str) -> Recipe:
