@@ -1,10 +1,10 @@
 """A recipe: everything that determines a training run, and its JSON form."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Any, Literal, get_type_hints
 
 import torch
 from torch.nn import Parameter
@@ -182,13 +182,6 @@ class Recipe:
         return 0.1 ** sum(m <= epoch for m in self.milestones)
 
 
-@dataclass(frozen=True)
-class _Model:
-    """A model on its own, to set its fields before the loss follows."""
-
-    model: Model
-
-
 OWN = (Recipe, Adam, Sgd, Validation, Spc2, ClassBatches, TripletBatches, Adversary, RunReference, Pretrained)
 """Classes of recipes and profiles that belong to no noun."""
 
@@ -220,19 +213,41 @@ _STARTS = (*(cls.__name__ for cls in (RunReference, Pretrained)), "none")
 
 
 def override(recipe: Recipe, path: str, text: str) -> Recipe:
-    """The recipe with one field set from the command line, e.g. `defense.adversary.ball.eps`, `8/255`.
+    """The recipe with one field set from the command line; see `overridden`."""
+    return overridden(recipe, [(path, text)])
+
+
+def overridden(recipe: Recipe, settings: Sequence[tuple[str, object]]) -> Recipe:
+    """The recipe with fields set from the command line, e.g. `defense.adversary.ball.eps`, `8/255`, or to components.
 
     `pml:NAME` stands for a loss, or in a field called `miner` for a miner, of pytorch-metric-learning. The loss of a
-    hybrid follows the width of its model. `start` takes the path of a run too.
+    hybrid follows the width of its model. `start` takes the path of a run too. Only what all settings make together
+    must be trainable, so that a defense and the loss it needs can be set in either order.
+
+    Raises:
+        ValueError: naming the setting that has no meaning, or all of them where their sum cannot be trained.
     """
-    value: object = text
-    if path == "start.path" or (path == "start" and text not in _STARTS):
-        path, value = "start", RunReference(text)
-    if text.startswith(pml.PREFIX):
-        name = text.removeprefix(pml.PREFIX)
+    draft = _Draft(**{f.name: getattr(recipe, f.name) for f in fields(Recipe)})
+    for path, value in settings:
+        draft = _set(draft, path, value)
+    try:
+        return Recipe(**vars(draft))
+    except ValueError as error:
+        raise ValueError(f"{' '.join(f'--{path} {value}' for path, value in settings)}: {error}") from error
+
+
+_Draft = make_dataclass("Recipe", list(get_type_hints(Recipe).items()), frozen=True)
+"""The fields of a recipe before anything is asked of them together."""
+
+
+def _set(draft: Any, path: str, value: object) -> Any:
+    if path == "start.path" or (path == "start" and value not in _STARTS):
+        path, value = "start", RunReference(str(value))
+    if isinstance(value, str) and value.startswith(pml.PREFIX):
+        name = value.removeprefix(pml.PREFIX)
         value = pml_miner(name) if path.endswith("miner") else pml_loss(name)
-    if isinstance(recipe.loss, Hybrid) and path.split(".", maxsplit=1)[0] == "model":
-        model = with_field(_Model(recipe.model), path, value, component_types()).model
-        loss = replace(recipe.loss, width=model.dim) if isinstance(model, HYBRIDS) else recipe.loss
-        return replace(recipe, model=model, loss=loss)
-    return with_field(recipe, path, value, component_types())
+    draft = with_field(draft, path, value, component_types())
+    loss, model = draft.loss, draft.model
+    if path.split(".", maxsplit=1)[0] == "model" and isinstance(loss, Hybrid) and isinstance(model, HYBRIDS):
+        draft = replace(draft, loss=replace(loss, width=model.dim))
+    return draft

@@ -103,6 +103,18 @@ def test_fields_are_set_from_words():
         adjusted(base, [("defense.adversry.ball.eps", "8/255")])
 
 
+def test_settings_that_need_each_other_are_given_in_any_order():
+    base = recipe("act-digits-small")
+    settings = [("defense", "AdversarialTraining"), ("loss", "MultiSimilarity")]
+    made = adjusted(base, settings)
+    assert made == adjusted(base, settings[::-1])
+    assert made.defense.adversary == base.defense.adversary
+    with pytest.raises(ValueError, match=r"^--defense AdversarialTraining: .*Triplet chooses triplets"):
+        adjusted(base, settings[:1])
+    with pytest.raises(ValueError, match=r"^--seed 1 --defense AdversarialTraining: .*Triplet chooses triplets"):
+        adjusted(base, [("seed", "1"), *settings[:1]])
+
+
 def test_the_loss_of_a_hybrid_follows_the_width_of_its_model():
     base = recipe("fashion:hc2f2:ptripletN")
     made = adjusted(base, [("model.dim", "64"), ("loss.metric.margin", "0.3")])

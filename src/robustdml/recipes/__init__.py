@@ -9,7 +9,7 @@ from typing import cast
 
 from robustdml.data.table import dataset
 from robustdml.plugins import installed
-from robustdml.recipe import Recipe, component_types, override
+from robustdml.recipe import Recipe, component_types, overridden
 from robustdml.recipes import cheaper, classification, digits, robdml, robrank, robrank224, successors
 from robustdml.recipes.grammar import from_string
 from robustdml.runs import read_recipe
@@ -58,10 +58,11 @@ def adjusted(base: Recipe, settings: list[tuple[str, str]]) -> Recipe:
     Raises:
         ValueError: naming the field that does not exist, or the value that it does not take.
     """
-    for path, text in settings:
-        named = path == "data" and text not in component_types()
-        base = replace(base, data=dataset(text)) if named else override(base, path, text)
-    return base
+
+    def named(path: str, text: str) -> bool:
+        return path == "data" and text not in component_types()
+
+    return overridden(base, [(path, dataset(text) if named(path, text) else text) for path, text in settings])
 
 
 def check_resumed(run: Path, base: Recipe, settings: list[tuple[str, str]]) -> None:
