@@ -2,7 +2,8 @@
 
 Each file of a run (`benchmark-PROFILE.npz`: white box, black box, transfer, strong) holds its attacks on some queries;
 a query of which all files know counts, and survives if no attack of any file turned its first result. Files come in the
-order given; each line says what is left after it and those before.
+order given; each line says what is left after it and those before. The scorecards beside them must be of one model: of
+the same weights, data set, gallery and radius.
 
     python benchmarks/joint_worst_case.py RUN/benchmark-rob28-strict.npz RUN/benchmark-strong28.npz
 """
@@ -31,6 +32,25 @@ def survivors(path: Path) -> dict[int, float]:
         return dict(zip(arrays["queries"].tolist(), np.min(found, axis=0).tolist(), strict=True))
 
 
+def subject(path: Path) -> dict[str, object]:
+    """Which model was attacked on what, as far as the scorecard beside a file says it.
+
+    Raises:
+        ValueError: if there is no scorecard.
+    """
+    card = path.with_suffix(".json")
+    if not card.is_file():
+        raise ValueError(f"{card} is missing: without the scorecard nobody knows which model {path.name} is about.")
+    value = json.loads(card.read_text())
+    threat = value.get("threat_model") or {}
+    told = {
+        "weights": (value.get("provenance") or {}).get("weights"),
+        "radius": threat.get("eps"),
+        "norm": threat.get("norm"),
+    }
+    return told | {key: value.get(key) for key in ("dataset", "gallery")}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="+")
@@ -41,6 +61,11 @@ def main() -> None:
     shared = sorted(set.intersection(*(set(own) for own in each.values())))
     if not shared:
         parser.error("the files have no query in common. Benchmark with the same --queries and --seed.")
+    first = subject(options.files[0])
+    for path in options.files[1:]:
+        differs = [key for key, value in subject(path).items() if value != first[key]]
+        if differs:
+            parser.error(f"{path} is about another model than {options.files[0]}: {', '.join(differs)} differ.")
     left = np.ones(len(shared))
     lines = []
     for path, own in each.items():
@@ -48,7 +73,7 @@ def main() -> None:
         left = np.minimum(left, alone)
         lines.append(
             {
-                "file": path.name,
+                "file": str(path),
                 "alone": float(np.nanmean(alone)),
                 "left": float(np.nanmean(left)),
                 "interval": bootstrap(left, options.seed),
@@ -57,10 +82,11 @@ def main() -> None:
     if options.json:
         print(json.dumps({"queries": len(shared), "files": lines}))
         return
-    print(f"{len(shared)} queries\n{'':40} alone   left")
+    width = max(len(line["file"]) for line in lines)
+    print(f"{len(shared)} queries\n{'':{width}} alone   left")
     for line in lines:
         low, high = (100 * end for end in line["interval"])
-        print(f"{line['file']:40} {100 * line['alone']:5.1f}  {100 * line['left']:5.1f} [{low:.1f}, {high:.1f}]")
+        print(f"{line['file']:{width}} {100 * line['alone']:5.1f}  {100 * line['left']:5.1f} [{low:.1f}, {high:.1f}]")
 
 
 if __name__ == "__main__":

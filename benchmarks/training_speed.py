@@ -6,7 +6,8 @@ the same network on tensors of the same shape, without distances, mining, projec
 images is B / 2 pairs. ACT moves B images (positives and negatives) and trains on them and B / 2 clean anchors; HM moves
 3 B / 2 and trains on them and B clean anchors and positives. Floor and step take turns `--repeats` times; the median of
 the ratios is printed, for fp32 and for bf16 with channels last (floor in fp32). The same step with a single inner step
-from a random start is timed beside it: `speedup_of_a_single_step` is how much faster an epoch of those is.
+from a random start is timed beside it: `speedup_of_a_single_step` says how much faster that is, loading and optimiser
+left out. The search takes all its steps here; recipes of HM drop triplets that have arrived, which is faster still.
 
     python benchmarks/training_speed.py --threads 1 --repeats 7
     python benchmarks/training_speed.py --defense hm --threads 1 --repeats 7

@@ -22,15 +22,20 @@ from robustdml.defenses import (
     AnchoredShiftTraining,
     AntiCollapse,
     ClasswiseBarlow,
+    CollapseAware,
     FreeTraining,
     Gradual,
+    Growing,
     HardnessManipulation,
     MinMax,
     Mixture,
     Penalised,
     Plain,
+    Replay,
+    RoleAscent,
     ShiftSuppression,
     StoppedMinMax,
+    TeacherMatching,
     TripletCollapse,
 )
 from robustdml.distance import Cosine, Spherical
@@ -212,6 +217,9 @@ REMEMBERING = {
     "stopped": StoppedMinMax(SEARCH),
     "gradual": HardnessManipulation(SEARCH, SoftHard(), Gradual(), structure=0.5),
     "free": FreeTraining(Linf(0.1), 0.05, repeats=2),
+    "decoupled": CollapseAware(SEARCH),
+    "replay": Replay(StoppedMinMax(SEARCH), repeats=2),
+    "growing": Growing(HardnessManipulation(SEARCH, SoftHard(), Gradual())),
     "mixture": Mixture(FreeTraining(Linf(0.1), 0.05, repeats=2), StoppedMinMax(SEARCH, structure=0.5)),
 }
 OTHERS = {
@@ -222,6 +230,7 @@ OTHERS = {
     "triplet collapse": TripletCollapse(SEARCH),
     "alternating": AlternatingCollapse(SEARCH),
     "adapted": AdaptedAntiCollapse(SEARCH),
+    "one role": RoleAscent(SEARCH),
     "barlow": Penalised(AntiCollapse(SEARCH), ClasswiseBarlow()),
 }
 
@@ -248,6 +257,28 @@ def test_a_defense_with_memory_resumes_to_the_same_bits(tmp_path, name):
         train(recipe, tmp_path / "parts", device="cpu", progress=killed)
     parts = train(recipe, tmp_path / "parts", device="cpu", resume=True)
     assert all(torch.equal(weights(whole)[k], weights(parts)[k]) for k in weights(whole))
+
+
+def test_a_robust_student_stays_with_the_weights_it_began_with(tmp_path):
+    """Also in parts, over a network with batch statistics."""
+    model = SmallResNet(8)
+    start = train(quick(plain_digits_small(), model=model), tmp_path / "start", device="cpu")
+    changes = {"model": model, "start": RunReference(str(start)), "defense": TeacherMatching(SEARCH), "accumulate": 2}
+    recipe = quick(plain_digits_small(), batches=Spc2(96), **changes)
+    trainer = prepare(recipe, Digits().load(), Accelerator(cpu=True))
+    first = {name: tensor.clone() for name, tensor in trainer.memory.items()}
+    for _, part in zip(range(2), trainer.loaded(trainer.batches()), strict=False):
+        trainer.step(part)
+    assert all(torch.equal(first[name], trainer.memory[name]) for name in first)
+    with pytest.raises(ValueError, match="stays near the weights it begins with, and these are random"):
+        replace(recipe, start=None)
+
+
+def test_a_process_that_the_run_did_not_have_remembers_what_the_first_one_did(tmp_path):
+    folder = train(quick(plain_digits_small(), defense=REMEMBERING["decoupled"]), tmp_path / "run", device="cpu")
+    kept, more = (RunFolder(folder).state(rank)[2]["memory"] for rank in (0, 3))
+    assert kept.keys() == more.keys() == {"odd"}
+    assert torch.equal(kept["odd"], more["odd"])
 
 
 def test_repeats_are_optimiser_steps_of_their_own():

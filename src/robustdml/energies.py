@@ -86,6 +86,10 @@ def _shared(value: Float[Tensor, ""], rows: int) -> Float[Tensor, "n"]:
     return (value / rows).expand(rows)
 
 
+_ROUNDING = 1e-6
+"""Hardness that counts as none."""
+
+
 def manipulation(
     distance: Distance, destination: Float[Tensor, "b"], objective: Objective, triplets: Members
 ) -> Energy:
@@ -100,7 +104,9 @@ def manipulation(
         if objective == "KL":
             return -F.normalize(wanted, p=1, dim=0) * F.normalize(h, p=1, dim=0)
         gap = h - wanted
-        return (gap.clamp_max(0) if objective == "ET" else gap).square()
+        if objective == "ET":  # source and destination may be one triplet: rounding is no reason to move it
+            gap = torch.where(gap < -_ROUNDING, gap, 0.0)
+        return gap.square()
 
     return energy
 
@@ -195,7 +201,7 @@ def squared_shift(target: Float[Tensor, "b d"], start: Callable[[Tensor], Tensor
 
     def energy(z: Tensor, unit: Tensor, step: int) -> Tensor:
         nudge = start(unit) if step == 0 else 0.0
-        return -(z - (target[unit] + nudge)).square().sum(dim=-1)
+        return -((z - target[unit]) - nudge).square().sum(dim=-1)  # in this order a nudge of 1e-7 is not rounded away
 
     return energy
 

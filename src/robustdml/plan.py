@@ -1,5 +1,6 @@
 """What a command would cost: passes through the network and memory, without any data."""
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robustdml.adversary import Pgd
 from robustdml.attacks import Surrogate
 from robustdml.attacks.goals import Candidate
 from robustdml.benchmark import counted, stage
@@ -16,6 +18,7 @@ from robustdml.data.folder import Folder
 from robustdml.data.images import Pixels as PixelsInMemory
 from robustdml.deep_metric import DeepMetric, trained_metric
 from robustdml.defenses import Defense, branches
+from robustdml.defenses.defense import adversary_of, first_memory, with_adversary
 from robustdml.draws import Draws
 from robustdml.losses import Loss
 from robustdml.models import Pixels
@@ -32,6 +35,7 @@ TRIAL_ROWS, TRIAL_ITEMS = 6, 32
 MIB = 2**20
 _MIXED_FOLDER = (3, 224, 224)
 _STEPS_ON_ONE_BATCH = 64
+_BATCHES = 2
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,13 @@ def plan_training(recipe: Recipe, *, processes: int = 1) -> Json:
     groups = embedder.parameter_groups() | loss.parameter_groups()
     turns = sum(map(bool, groups.values())) if recipe.alternate else 1
     forward, backward, most = 0.0, 0.0, 0  # a mixture is paid for by share, and must fit whosever turn it is
-    for share, defense in branches(recipe.defense):
+    for share, defense in branches(_at_most(recipe.defense)):
         with counted(running) as cost, held(embedder) as saved:
-            _train_once(recipe, defense, running, loss, batch, turns)
-        forward, backward = forward + share * cost.forward, backward + share * cost.backward
+            memory = first_memory(defense, running)
+            for _ in range(_BATCHES):  # some defenses take turns from batch to batch
+                memory = _train_once(recipe, defense, running, loss, batch, turns, memory)
+        forward += share * cost.forward / _BATCHES
+        backward += share * cost.backward / _BATCHES
         most = max(most, saved.most)
     items, rows_per_item = recipe.batches.items, recipe.batches.rows_per_item
     asked = None if size.train is None else rows_per_item * size.train * recipe.epochs
@@ -91,17 +98,39 @@ def plan_training(recipe: Recipe, *, processes: int = 1) -> Json:
     }
 
 
-def _train_once(recipe: Recipe, defense: Defense, embedder: Embedder, loss: Loss, batch: Batch, turns: int) -> None:
-    """All that a defense does with one batch."""
-    memory: dict[str, Tensor] = {}
+def _at_most(defense: Defense) -> Defense:
+    """The defense with all steps of its inner problem: how soon it is solved depends on the weights."""
+    names: list[str] = [f.name for f in dataclasses.fields(defense)] if dataclasses.is_dataclass(defense) else []
+    for name in names:
+        inner = getattr(defense, name)
+        if isinstance(inner, Defense):
+            defense = dataclasses.replace(defense, **{name: _at_most(inner)})  # type: ignore[type-var]
+    adversary = adversary_of(defense)
+    if adversary is None or not isinstance(adversary.search, Pgd):
+        return defense
+    search = dataclasses.replace(adversary.search, saturation=None)
+    return with_adversary(defense, dataclasses.replace(adversary, search=search))
+
+
+def _train_once(
+    recipe: Recipe,
+    defense: Defense,
+    embedder: Embedder,
+    loss: Loss,
+    batch: Batch,
+    turns: int,
+    memory: dict[str, Tensor],
+) -> dict[str, Tensor]:
+    """All that a defense does with one batch at the end of a training, and what it remembers."""
     for number in range(_STEPS_ON_ONE_BATCH):
         draws = Draws(recipe.seed, "plan").under(number)
-        step = defense(embedder, loss, batch, memory=memory, progress=0.0, draws=draws, mean=lambda value: value)
+        step = defense(embedder, loss, batch, memory=memory, progress=1.0, draws=draws, mean=lambda value: value)
         step.loss.backward()
         memory = step.after_backward() if step.after_backward else step.memory
         turns -= not step.again
         if turns < 1:
-            return
+            break
+    return memory
 
 
 def plan_benchmark(target: Plan, profile: Profile, *, queries: int | None = None) -> Json:

@@ -15,7 +15,7 @@ from robustdml.data.batches import Batches, ClassBatches, Spc2, TripletBatches
 from robustdml.data.folder import Folder
 from robustdml.data.table import DATASETS, Dataset
 from robustdml.data.transforms import TRANSFORMS
-from robustdml.defenses import DEFENSES, DESTINATIONS, PENALTIES, Defense, FreeTraining, Plain, Replay
+from robustdml.defenses import DEFENSES, DESTINATIONS, PENALTIES, Defense, FreeTraining, Plain, Replay, TeacherMatching
 from robustdml.defenses.defense import made_of
 from robustdml.distance import DISTANCES
 from robustdml.losses import LOSSES, Hybrid, Loss, pml_loss
@@ -84,8 +84,6 @@ class Validation:
             raise ValueError(f"Validation needs 0 <= share < 1, got {self.share}.")
         if self.every < 1:
             raise ValueError(f"Validation needs every >= 1 epochs, got {self.every}.")
-        if self.choose and self.share == 0:
-            raise ValueError("Validation cannot choose a checkpoint without held-out images: set share, e.g. 0.1.")
 
 
 @dataclass(frozen=True)
@@ -166,6 +164,15 @@ class Recipe:
             raise ValueError(
                 f"{self.model.name} with frozen batch statistics needs weights that bring statistics. Set --start "
                 "Pretrained, or --model.batchnorm train to learn them."
+            )
+        if self.validation.choose and self.validation.share == 0:
+            raise ValueError(
+                "Validation cannot choose a checkpoint without held-out images. Set --validation.share, e.g. 0.1."
+            )
+        if self.start is None and any(isinstance(d, TeacherMatching) for d in made_of(self.defense)):
+            raise ValueError(
+                "TeacherMatching stays near the weights it begins with, and these are random. Set --start RUN, or "
+                "--start Pretrained where weights are published."
             )
         model, loss = self.model, self.loss
         if isinstance(loss, Hybrid) and isinstance(model, HYBRIDS) and loss.width != model.dim:

@@ -330,18 +330,19 @@ class RunFolder:
     def state(self, rank: int) -> tuple[Path, Json, Json]:
         """Folder of the newest checkpoint, its state, and the state of one process.
 
+        A process that the run did not have yet gets what the defense of the first one remembers.
+
         Raises:
             DataError: if there is none or it is damaged.
         """
         folder = self.last.resolve()
         try:
             shared = torch.load(folder / STATE, weights_only=True, map_location="cpu")
-            own_path = folder / f"state-{rank}.pt"
-            return (
-                folder,
-                shared,
-                torch.load(own_path, weights_only=True, map_location="cpu") if own_path.exists() else {"memory": {}},
-            )
+            own = folder / f"state-{rank}.pt"
+            if own.exists():
+                return folder, shared, torch.load(own, weights_only=True, map_location="cpu")
+            first = torch.load(folder / "state-0.pt", weights_only=True, map_location="cpu")
+            return folder, shared, {"memory": first["memory"]}
         except OSError as error:
             raise DataError(
                 f"{self.path}: nothing to resume ({error.strerror or error}). Train without --resume."

@@ -122,6 +122,8 @@ def parse(text: str, hint: Any, where: str) -> object:
     options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
     if type(None) in options and text.lower() == "none":
         return None
+    if text.lower() == "none" and any(typing.get_origin(option) is tuple for option in options):
+        return ()
     for option in options:
         found = _parse_one(text, option)
         if found is not None:

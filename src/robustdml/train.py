@@ -13,10 +13,12 @@ from accelerate import Accelerator
 from torch import nn
 
 from robustdml.data.cache import cached
+from robustdml.data.errors import DataError
 from robustdml.data.images import ImageSet
 from robustdml.data.loading import workers_for
 from robustdml.data.splits import hold_out
 from robustdml.deep_metric import trained_metric
+from robustdml.defenses.defense import first_memory
 from robustdml.draws import Draws, own_generators
 from robustdml.evaluate import evaluate
 from robustdml.interruption import Interrupted, stop_signals
@@ -134,8 +136,11 @@ def prepare(recipe: Recipe, data: ImageSet, accelerator: Accelerator, *, workers
     embedder = build(recipe, data.shape)
     begin(embedder, recipe)
     embedder = embedder.to(accelerator.device).train()
-    with own_generators(recipe.seed):
-        loss = recipe.loss.build(data.num_classes, embedder.dim)
+    try:
+        with own_generators(recipe.seed):
+            loss = recipe.loss.build(data.num_classes, embedder.dim)
+    except OSError as error:
+        raise DataError(str(error)) from error
     if isinstance(loss, nn.Module):
         loss.to(accelerator.device)
     groups = embedder.parameter_groups() | loss.parameter_groups()
@@ -150,7 +155,9 @@ def prepare(recipe: Recipe, data: ImageSet, accelerator: Accelerator, *, workers
         )
     optimisers = {n: recipe.groups.get(n, recipe.optimiser).build(p) for n, p in groups.items() if p}
     draws = Draws(recipe.seed, "train")
-    return Trainer(recipe, data, accelerator, embedder, loss, optimisers, {}, Position(), -math.inf, draws, workers)
+    made = Trainer(recipe, data, accelerator, embedder, loss, optimisers, {}, Position(), -math.inf, draws, workers)
+    made.memory = first_memory(recipe.defense, made.running)
+    return made
 
 
 def restore(trainer: Trainer, folder: RunFolder) -> None:

@@ -256,6 +256,20 @@ def test_a_dry_run_of_a_mixture_weighs_both_branches_whatever_the_coin_shows(her
     assert penalised["forward_per_image"] == pytest.approx((act["forward_per_image"] + plain["forward_per_image"]) / 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "forward", "backward"),
+    [
+        ("hm-lga-ics-mnist-c2f2", 1 + 32 * 1.5 + 1 + 1.5, 32 * 1.5 + 1 + 1.5),
+        ("amdsemi-fashion-c2f2", 1 + 32 * 1.5 + 1.5, 32 * 1.5 + 1.5),
+        ("catride-fashion-c2f2", 1 + 16 * (1 + 0.5) / 2 + 1.5, 16 * (1 + 0.5) / 2 + 1.5),
+    ],
+)
+def test_a_dry_run_counts_all_steps_that_a_defense_may_take(here, call, name, forward, backward):
+    """Although triplets of the random network that stands in are solved at once, and ramps begin with no step."""
+    plan = json.loads(call("train", name, "--dry-run", "--json", "--data-root", here)[1])
+    assert (plan["forward_per_image"], plan["backward_per_image"]) == pytest.approx((forward, backward))
+
+
 def test_impossible_recipes_in_a_file(here, call):
     recipe = here / "recipe.json"
     assert call("train", recipe)[0] == 4

@@ -145,3 +145,5 @@ def test_what_cannot_be_trained_is_refused():
         CollapseAware(ADVERSARY).check(Contrastive())
     with pytest.raises(ValueError, match="the size of inner steps grows, and Noise has none"):
         CollapseAware(Adversary(Linf(0.1), Noise())).check(Triplet())
+    with pytest.raises(ValueError, match="a single one takes the whole radius from the start"):
+        CollapseAware(Adversary(Linf(0.1), Pgd(1, 0.1))).check(Triplet())

@@ -159,7 +159,10 @@ def test_the_perturbation_of_any_defense_is_carried_to_the_next_batch():
         _, fresh = replayed(inner, embedder, batch(seed=1), {})
         _, carried = replayed(inner, embedder, batch(seed=1), memory)
         assert not torch.allclose(fresh[0].z, carried[0].z)
-        replayed(inner, embedder, batch(pairs=3), memory)  # and to a smaller one
+        fewer, _ = replayed(inner, embedder, batch(pairs=3), memory)  # and to a smaller one, which leaves the rest
+        kept = 6 if isinstance(inner, ShiftTraining) else 3
+        assert fewer["perturbation"].shape == memory["perturbation"].shape
+        assert torch.equal(fewer["perturbation"][kept:], memory["perturbation"][kept:])
 
 
 def test_what_the_inner_defense_remembers_is_kept_apart():

@@ -220,6 +220,25 @@ def test_what_cannot_be_trained_is_refused():
             wrong()
     with pytest.raises(ValueError, match="finite hardness, got nan"):
         Constant(float("nan"))
+    with pytest.raises(ValueError, match="finite raised >= 0, got nan"):
+        Sampled(raised=float("nan"))
+    with pytest.raises(ValueError, match=r"cannot raise hardness to 3\.0: Spherical allows 2\.0"):
+        manipulating(destination=Sampled(raised=3.0)).check(Triplet())
+    with pytest.raises(ValueError, match=r"numbers >= 0, got structure -1\.0, first_loss nan"):
+        manipulating(structure=-1.0, first_loss=float("nan"))
+    with pytest.warns(UserWarning, match=r"begins at hardness -0\.2, and the triplet loss has margin 0\.8"):
+        manipulating(destination=Gradual()).check(Triplet(margin=0.8))
+    with pytest.warns(UserWarning, match="'pn' none is the anchor: the term is zero"):
+        manipulating(structure=0.5, roles="pn").check(Triplet())
+
+
+def test_a_triplet_that_is_its_own_destination_does_not_move():
+    wanted = of(clean())
+    for rounding in (-5e-7, 0.0, 5e-7):
+        z = clean().requires_grad_()
+        energy = manipulation(Spherical(), wanted + rounding, "ET", members(clean(), [0, 1, 2]))
+        (gradient,) = torch.autograd.grad(energy(z, torch.arange(4), 0).sum(), z)
+        assert not bool(gradient.any())
 
 
 def test_a_loss_that_was_no_number_stops_the_gradual_adversary():
@@ -232,6 +251,8 @@ def test_a_missing_memory_is_said():
         step(manipulating(destination=Gradual()), progress=0.5)
     step(manipulating(), progress=0.5)  # a constant needs none
     step(manipulating(destination=Gradual()))  # nor does the first step
+    late = manipulating(destination=Gradual())
+    step(late, memory=late.begin(linear()), progress=0.5)  # nor the first of a defense that had to wait for its turn
 
 
 def test_destinations_are_destinations():

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from robustdml.adversary import Adversary, Linf, Noise, Pgd
-from robustdml.defenses import AntiCollapse, Constant, Growing, HardnessManipulation, Plain, ShiftTraining
+from robustdml.defenses import (
+    AntiCollapse,
+    CollapseAware,
+    Constant,
+    Growing,
+    HardnessManipulation,
+    Plain,
+    ShiftTraining,
+)
 from robustdml.draws import Draws
 from robustdml.losses import MultiSimilarity, Triplet
 from robustdml.types import Batch
@@ -41,6 +49,8 @@ def test_what_cannot_grow_is_refused():
         Growing(Plain())
     with pytest.raises(ValueError, match="the size of inner steps grows, and Noise has none"):
         Growing(ShiftTraining(Adversary(Linf(0.1), Noise())))
+    with pytest.raises(ValueError, match="CollapseAware lets its inner steps grow by itself"):
+        Growing(CollapseAware(ADVERSARY))
     for share in (0.0, 1.5):
         with pytest.raises(ValueError, match=r"share in \(0, 1\]"):
             Growing(AntiCollapse(ADVERSARY), share)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from robustdml.adversary import Adversary, Linf, Pgd
-from robustdml.defenses import TeacherMatching
+from robustdml.defenses import Growing, Mixture, Penalised, Plain, Replay, TeacherMatching
+from robustdml.defenses.defense import first_memory
 from robustdml.draws import Draws
 from robustdml.energies import squared_shift
 from robustdml.losses import Triplet
@@ -20,9 +21,9 @@ def batch():
 
 
 def step(embedder, memory=None, adversary=ADVERSARY):
-    return TeacherMatching(adversary)(
-        embedder, Triplet(), batch(), memory=memory or {}, progress=0.0, draws=Draws(0), mean=lambda t: t
-    )
+    defense = TeacherMatching(adversary)
+    memory = defense.begin(embedder) if memory is None else memory
+    return defense(embedder, Triplet(), batch(), memory=memory, progress=0.0, draws=Draws(0), mean=lambda t: t)
 
 
 def test_the_loss_is_the_squared_distance_to_the_first_network():
@@ -47,6 +48,27 @@ def test_the_teacher_stays_while_the_network_moves():
     taken = step(embedder, memory, Adversary(Linf(0.0), Pgd(1, 0.0)))
     torch.testing.assert_close(taken.loss, (taken.z - target).square().sum(dim=1).mean())
     assert all(torch.equal(kept[n], taken.memory[n]) for n in kept)
+
+
+def test_without_a_teacher_nothing_is_trained():
+    with pytest.raises(ValueError, match="TeacherMatching remembers no teacher"):
+        step(linear(), {})
+
+
+@pytest.mark.parametrize("wrap", [lambda d: Mixture(Plain(), d), Replay, Growing, Penalised])
+def test_a_defense_around_it_begins_with_the_teacher_too(wrap):
+    embedder = linear()
+    memory = first_memory(wrap(TeacherMatching(ADVERSARY)), embedder)
+    assert {name.rsplit("teacher.", 1)[1] for name in memory} == embedder.state_dict().keys()
+    assert first_memory(wrap(Plain()) if wrap is Penalised else Mixture(Plain(), Plain()), embedder) == {}
+
+
+def test_the_search_finds_a_direction_wherever_embeddings_lie():
+    target = torch.full((4, 8), 3.0)
+    z = target.clone().requires_grad_()
+    energy = squared_shift(target, lambda unit: torch.full((len(unit), 8), 1e-7))
+    (gradient,) = torch.autograd.grad(energy(z, torch.arange(4), 0).sum(), z)
+    assert bool((gradient > 0).all())
 
 
 @pytest.mark.parametrize("step", [0, 1])

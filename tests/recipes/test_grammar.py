@@ -123,8 +123,8 @@ def test_the_suffix_of_the_model_is_the_defense(suffix):
         ("fashion:rc2f2ghmetsm:ptripletN", HardnessManipulation(SATURATED, SOFTHARD, Gradual())),
         ("fashion:rc2f2ghmetssi:ptripletN", HardnessManipulation(SATURATED, SOFTHARD, Gradual(), structure=0.5)),
         ("fashion:rc2f2rhl2rh:ptripletN", HardnessManipulation(SATURATED, Random(), Sampled(Hardest()), "L2", "pn")),
-        ("fashion:rc2f2hmkldm:ptripletC", HardnessManipulation(
-            ADVERSARY_28, DistanceWeighted(0.0, 2.0, False), Sampled(SemiHard(0.2)), "KL"
+        ("fashion:rc2f2hmkldm:ptripletN", HardnessManipulation(
+            ADVERSARY_28, DistanceWeighted(0.0, 2.0, True), Sampled(SemiHard(0.2)), "KL"
         )),
         ("cub:rres18ghmetsmi:ptripletN", HardnessManipulation(
             until_saturated(ADVERSARY_224), SOFTHARD, Gradual(), structure=0.5
@@ -139,6 +139,12 @@ def test_the_letters_of_hardness_manipulation(text, expected):
     assert recipe.defense == expected
     assert recipe.paper == "robdml"
     assert recipe_from_json(recipe_to_json(recipe)) == recipe
+
+
+@pytest.mark.parametrize("loss", ["ptripletE", "ptripletC"])
+def test_hardness_manipulation_is_known_of_the_unit_sphere_alone(loss):
+    with pytest.raises(ValueError, match=f"{loss}: hardness manipulation is defined on the unit sphere. Use ptripletN"):
+        from_string(f"fashion:rc2f2ghmetsm:{loss}")
 
 
 @pytest.mark.parametrize("source", "rmsdh")

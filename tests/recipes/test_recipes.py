@@ -66,6 +66,9 @@ def test_cheaper_recipes_take_single_steps_of_the_whole_radius():
         made = free(recipe(name))
         assert made == recipe(f"{name}-free")
         assert (made.defense.repeats * made.epochs, made.defense.inner.adversary.search) == (8, Pgd(1, 77 / 255))
+    slow = free(recipe("pgd-cifar10-resnet18"))
+    assert (slow.epochs, slow.milestones) == (50, (25, 37))
+    assert "batch statistics are learned" in free(recipe("est-cub-resnet18")).note
     with pytest.raises(ValueError, match="plain-fashion-c2f2 has no adversary to make cheaper; its defense is Plain"):
         single(recipe("plain-fashion-c2f2"))
 
@@ -109,6 +112,10 @@ def test_settings_that_need_each_other_are_given_in_any_order():
     made = adjusted(base, settings)
     assert made == adjusted(base, settings[::-1])
     assert made.defense.adversary == base.defense.adversary
+    watched = [("validation.choose", "true"), ("validation.share", "0.1")]
+    assert adjusted(base, watched) == adjusted(base, watched[::-1])
+    fewer = adjusted(recipe("plain-cifar100-resnet18"), [("decay", "cosine"), ("milestones", "none")])
+    assert (fewer.decay, fewer.milestones) == ("cosine", ())
     with pytest.raises(ValueError, match=r"^--defense AdversarialTraining: .*Triplet chooses triplets"):
         adjusted(base, settings[:1])
     with pytest.raises(ValueError, match=r"^--seed 1 --defense AdversarialTraining: .*Triplet chooses triplets"):

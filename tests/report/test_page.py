@@ -151,6 +151,10 @@ def test_a_black_box_result_is_named_and_wins_no_bold_face(plain_run: Path, robu
     assert "Attacker without gradients" in text
     assert "<b>63.3</b>" not in text
     assert "<b>63.3</b>" in render([*read_runs(plain_run), robust])
+    better = {"clean": robust.clean | {"recall@1": 0.987}}
+    assert "<b>98.7</b>" in render(
+        [*read_runs(plain_run), replace(robust, scorecard=robust.scorecard | knowledge, **better)]
+    )
 
 
 def test_clean_scores_alone_make_a_page(tmp_path: Path) -> None:

@@ -52,6 +52,18 @@ def test_the_trade_off_shows_every_run_and_the_published_rows(plain_run: Path, r
     assert bare[1] == worst
 
 
+def test_corrected_attacks_are_not_set_beside_published_rows(plain_run: Path, robust_run: Path) -> None:
+    runs = read_runs(plain_run) + read_runs(robust_run)
+    strict = [
+        replace(run, profile="rob28-strict", scorecard=run.scorecard | {"published_protocol": False}) for run in runs
+    ]
+    assert "ACT" not in labels(tradeoff_plots(strict, published("fashion"))[0].svg)
+    mixed = tradeoff_plots([runs[0], strict[1]], published("fashion"))[0]
+    assert "ACT" in labels(mixed.svg)
+    assert "compare those of one profile" in mixed.caption
+    assert "compare those" not in tradeoff_plots(runs)[0].caption
+
+
 def test_one_point_is_no_trade_off(robust_run: Path) -> None:
     assert tradeoff_plots(read_runs(robust_run)) == []
     assert tradeoff_plots([], published("fashion")) == []

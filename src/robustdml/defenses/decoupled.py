@@ -83,6 +83,7 @@ class CollapseAware:
     margin: float = 0.2
     gap: float = 0.04
     share: ClassVar[float] = 0.5
+    ramps: ClassVar[bool] = True
 
     def __call__(
         self,
@@ -123,3 +124,8 @@ class CollapseAware:
         """The triplet loss, and a search that walks."""
         needs_margin(self, loss, "its second term is one of triplets with a margin")
         in_smaller_steps(self.adversary, 1.0)
+        if self.adversary.search.gradients == 1:
+            raise ValueError(
+                "CollapseAware lets its inner steps grow from 0, and a single one takes the whole radius from the "
+                "start. Set --defense.adversary.search.steps to 2 or more."
+            )

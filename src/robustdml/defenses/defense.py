@@ -1,13 +1,14 @@
 """What a defense is, and what several of them need."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from robustdml.adversary import Adversary
 from robustdml.draws import Draws
 from robustdml.losses import Loss, Triplet, TripletLoss
 from robustdml.losses.tuples import mine
@@ -42,6 +43,31 @@ class Defense(Protocol):
     def check(self, loss: Loss) -> None:
         """Raise `ValueError` for a loss that this defense cannot train."""
         ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A defense that begins with a memory, and one around such a defense."""
+
+    def begin(self, embedder: Embedder) -> dict[str, Tensor]:
+        """What it remembers before the first step."""
+        ...
+
+
+def first_memory(defense: Defense, embedder: Embedder) -> dict[str, Tensor]:
+    """The memory that a training begins with."""
+    return defense.begin(embedder) if isinstance(defense, Remembering) else {}
+
+
+def adversary_of(defense: Defense) -> Adversary | None:
+    """Who moves the images, for defenses that let one choose."""
+    found = getattr(defense, "adversary", None)
+    return found if isinstance(found, Adversary) else None
+
+
+def with_adversary(defense: Defense, adversary: Adversary) -> Defense:
+    """The same defense with another adversary in place of its own."""
+    return replace(defense, adversary=adversary)  # type: ignore[type-var]  # a dataclass with that field
 
 
 def made_of(defense: Defense) -> Iterator[Defense]:

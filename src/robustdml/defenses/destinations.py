@@ -55,6 +55,8 @@ class Sampled:
 
     def __post_init__(self) -> None:
         _positive(self, ceiling=self.ceiling)
+        if not 0 <= self.raised < float("inf"):
+            raise ValueError(f"Sampled needs a finite raised >= 0, got {self.raised}. The published g_B has 0.1.")
 
     @property
     def follows_loss(self) -> bool:

@@ -9,7 +9,15 @@ from torch import Tensor
 from robustdml.adversary import Adversary, Ball, Pgd, embed_tuples
 from robustdml.adversary.pgd import input_gradient, usable
 from robustdml.defenses.decoupled import CollapseAware
-from robustdml.defenses.defense import Defense, Mean, mined_on_clean, on_triplets_only
+from robustdml.defenses.defense import (
+    Defense,
+    Mean,
+    adversary_of,
+    first_memory,
+    mined_on_clean,
+    on_triplets_only,
+    with_adversary,
+)
 from robustdml.draws import Draws
 from robustdml.energies import hardness
 from robustdml.losses import Loss
@@ -109,13 +117,7 @@ class Replay:
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise ValueError(f"Replay needs repeats >= 1, got {self.repeats}.")
-        adversary = getattr(self.inner, "adversary", None)
-        if not isinstance(adversary, Adversary) or not isinstance(adversary.search, Pgd):
-            raise ValueError(
-                f"Replay takes single steps of a defense that searches with Pgd; {type(self.inner).__name__} does not. "
-                "Use ShiftTraining, AntiCollapse, HardnessManipulation or another defense with an adversary."
-            )
-
+        self._search  # noqa: B018  # raises
         if isinstance(self.inner, CollapseAware):
             raise ValueError(
                 "CollapseAware moves other roles at every step, so no repeat can begin where the one before ended. "
@@ -138,20 +140,36 @@ class Replay:
         if "triplets" in memory:
             batch = replace(batch, triplets=_same(memory, batch))
         own = {k.removeprefix("inner."): v for k, v in memory.items() if k.startswith("inner.")}
-        search = OneStep(self.inner.adversary.search.step_size, memory.get("perturbation"))  # type: ignore[attr-defined]
-        inner = replace(self.inner, adversary=replace(self.inner.adversary, search=search))  # type: ignore[attr-defined,type-var]
+        adversary, whole = self._search
+        search = OneStep(whole.step_size, memory.get("perturbation"))
+        inner = with_adversary(self.inner, replace(adversary, search=search))
         step = inner(embedder, loss, batch, memory=own, progress=progress, draws=draws, mean=mean)
         again = repeat + 1 < self.repeats
         foreign = {k: v for k, v in memory.items() if k not in _OF_REPLAY and not k.startswith("inner.")}
         kept = foreign | {f"inner.{k}": v for k, v in step.memory.items()}
         if search.found is not None:
-            kept["perturbation"] = search.found
+            before = memory.get("perturbation", search.found[:0]).to(search.found)
+            kept["perturbation"] = torch.cat([search.found, before[len(search.found) :]])
         if again:
             kept["repeat"] = torch.tensor(repeat + 1)
             if step.triplets is not None:
                 rows = (step.triplets.anchor, step.triplets.positive, step.triplets.negative)
                 kept |= {"triplets": torch.stack(rows), "index": batch.index}
         return replace(step, memory=kept, again=again)
+
+    @property
+    def _search(self) -> tuple[Adversary, Pgd]:
+        found = adversary_of(self.inner)
+        if found is None or not isinstance(found.search, Pgd):
+            raise ValueError(
+                f"Replay takes single steps of a defense that searches with Pgd; {type(self.inner).__name__} does not. "
+                "Use ShiftTraining, AntiCollapse, HardnessManipulation or another defense with an adversary."
+            )
+        return found, found.search
+
+    def begin(self, embedder: Embedder) -> dict[str, Tensor]:
+        """What the inner defense remembers."""
+        return {f"inner.{name}": value for name, value in first_memory(self.inner, embedder).items()}
 
     def check(self, loss: Loss) -> None:
         """What the inner defense can train."""
@@ -202,5 +220,5 @@ def _same(memory: dict[str, Tensor], batch: Batch) -> Triplets:
         ValueError: if this is not the batch of the first repeat.
     """
     if not torch.equal(memory["index"], batch.index):
-        raise ValueError("FreeTraining repeats whole batches and got another one. Set accumulate to 1.")
+        raise ValueError("FreeTraining and Replay repeat whole batches and got another one. Set accumulate to 1.")
     return Triplets(*memory["triplets"])

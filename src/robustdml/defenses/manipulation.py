@@ -17,10 +17,10 @@ from robustdml.defenses.defense import (
     places,
     with_roles,
 )
-from robustdml.defenses.destinations import Constant, Destination, Sampled
+from robustdml.defenses.destinations import Constant, Destination, Gradual, Sampled
 from robustdml.draws import Draws
 from robustdml.energies import Objective, manipulation, members
-from robustdml.losses import Loss, TripletLoss
+from robustdml.losses import Loss, Triplet, TripletLoss
 from robustdml.mining import Miner
 from robustdml.models.embedder import Embedder
 from robustdml.types import Batch, Step
@@ -97,6 +97,15 @@ class HardnessManipulation:
             step, loss=value, logs=logs, memory=memory | {"previous": mean(previous) if self.averaged else previous}
         )
 
+    def __post_init__(self) -> None:
+        wrong = [f"{n} {v}" for n, v in vars(self).items() if isinstance(v, float) and not 0 <= v < float("inf")]
+        if wrong:
+            raise ValueError(f"HardnessManipulation needs finite numbers >= 0, got {', '.join(wrong)}.")
+
+    def begin(self, embedder: Embedder) -> dict[str, Tensor]:
+        """What stands for the loss before the first step."""
+        return {"previous": torch.tensor(self.first_loss)}
+
     def _previous(self, memory: dict[str, Tensor], progress: float) -> float:
         """The loss of the step before, or what stands for it."""
         if "previous" not in memory and progress > 0 and self.destination.follows_loss:
@@ -118,10 +127,24 @@ class HardnessManipulation:
         """A loss on triplets; with a structure term the triplet loss."""
         fitting = self._fitting(loss)
         largest, wanted = fitting.distance.largest, self.destination
-        if isinstance(wanted, Constant) and largest is not None and wanted.hardness > largest:
+        most = wanted.hardness if isinstance(wanted, Constant) else getattr(wanted, "raised", 0.0)
+        if largest is not None and most > largest:
             raise ValueError(
-                f"HardnessManipulation cannot raise hardness to {wanted.hardness}: {type(fitting.distance).__name__} "
+                f"HardnessManipulation cannot raise hardness to {most}: {type(fitting.distance).__name__} "
                 f"allows {largest} at most. For triplets as hard as possible use MinMax."
+            )
+        if isinstance(wanted, Gradual) and isinstance(loss, Triplet) and wanted.margin != loss.margin:
+            warnings.warn(
+                f"the gradual adversary begins at hardness {-wanted.margin}, and the triplet loss has margin "
+                f"{loss.margin}: published is the same number for both. Set --defense.destination.margin and "
+                f"--defense.destination.ceiling to {loss.margin}.",
+                stacklevel=2,
+            )
+        if self.structure and "a" not in self.roles:
+            warnings.warn(
+                f"the structure term keeps a moved anchor near itself, and of the roles {self.roles!r} none is the "
+                "anchor: the term is zero. Set --defense.structure 0, or --defense.roles apn.",
+                stacklevel=2,
             )
         if isinstance(wanted, Constant) and wanted.hardness >= 0:
             warnings.warn(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 import torch
 from torch import Tensor
 
-from robustdml.defenses.defense import Defense, Mean
+from robustdml.defenses.defense import Defense, Mean, first_memory
 from robustdml.draws import Draws
 from robustdml.losses import Loss
 from robustdml.models.embedder import Embedder
@@ -63,6 +63,11 @@ class Mixture:
             memory=kept(step.memory),
             after_backward=None if after is None else lambda: kept(after()),
         )
+
+    def begin(self, embedder: Embedder) -> dict[str, Tensor]:
+        """What both remember, each under its name."""
+        both = {"first.": first_memory(self.first, embedder), "second.": first_memory(self.second, embedder)}
+        return {name + key: value for name, memory in both.items() for key, value in memory.items()}
 
     def check(self, loss: Loss) -> None:
         """Both must be able to train it."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from robustdml.adversary import Adversary, Nes, Pgd
-from robustdml.defenses.defense import Defense, Mean
+from robustdml.defenses.defense import Defense, Mean, adversary_of, first_memory, with_adversary
 from robustdml.draws import Draws
 from robustdml.losses import Loss
 from robustdml.models.embedder import Embedder
@@ -29,13 +29,11 @@ class Growing:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise ValueError(f"Growing needs a share in (0, 1], got {self.share}.")
-        adversary = getattr(self.inner, "adversary", None)
-        if not isinstance(adversary, Adversary):
+        in_smaller_steps(self._adversary, 1.0)
+        if getattr(self.inner, "ramps", False):
             raise ValueError(
-                f"Growing lets an adversary grow, and {type(self.inner).__name__} has none. Use ShiftTraining, "
-                "AntiCollapse, HardnessManipulation or another defense that has one."
+                f"{type(self.inner).__name__} lets its inner steps grow by itself. Use it without Growing."
             )
-        in_smaller_steps(adversary, 1.0)
 
     def __call__(
         self,
@@ -50,12 +48,27 @@ class Growing:
     ) -> Step:
         """The step of the inner defense with the adversary of this moment."""
         size = min(1.0, progress / self.share)
-        adversary: Adversary = self.inner.adversary  # type: ignore[attr-defined]
+        adversary = self._adversary
         ball = replace(adversary.ball, eps=size * adversary.ball.eps)  # type: ignore[type-var]
         small = replace(in_smaller_steps(adversary, size) if size else adversary, ball=ball)
-        inner = replace(self.inner, adversary=small)  # type: ignore[type-var]
-        step = inner(embedder, loss, batch, memory=memory, progress=progress, draws=draws, mean=mean)
+        step = with_adversary(self.inner, small)(
+            embedder, loss, batch, memory=memory, progress=progress, draws=draws, mean=mean
+        )
         return replace(step, logs=step.logs | {"eps": ball.eps})
+
+    @property
+    def _adversary(self) -> Adversary:
+        found = adversary_of(self.inner)
+        if found is None:
+            raise ValueError(
+                f"Growing lets an adversary grow, and {type(self.inner).__name__} has none. Use ShiftTraining, "
+                "AntiCollapse, HardnessManipulation or another defense that has one."
+            )
+        return found
+
+    def begin(self, embedder: Embedder) -> dict[str, Tensor]:
+        """What the inner defense remembers."""
+        return first_memory(self.inner, embedder)
 
     def check(self, loss: Loss) -> None:
         """What the inner defense can train."""

@@ -42,8 +42,10 @@ class TeacherMatching:
     ) -> Step:
         """`memory` holds the first weights under names that begin with "teacher."."""
         if not any(name.startswith(_TEACHER) for name in memory):
-            first = {_TEACHER + name: t.detach().clone() for name, t in embedder.state_dict().items()}
-            memory = memory | first
+            raise ValueError(
+                "TeacherMatching remembers no teacher: begin with the memory of `begin(embedder)`, and resume from a "
+                "checkpoint that holds it."
+            )
         target = self._target(embedder, memory, batch.images)
         energy = squared_shift(target, first_nudge(draws, batch.index, target))
         found = self.adversary(embedder, batch.images, energy, draws=draws, index=batch.index)
@@ -55,6 +57,10 @@ class TeacherMatching:
         first = {n.removeprefix(_TEACHER): t.to(images.device) for n, t in memory.items() if n.startswith(_TEACHER)}
         with frozen(embedder), torch.no_grad():
             return functional_call(embedder, first, (images,))
+
+    def begin(self, embedder: Embedder) -> dict[str, Tensor]:
+        """The weights of now are the teacher's."""
+        return {_TEACHER + name: t.detach().clone() for name, t in embedder.state_dict().items()}
 
     def check(self, loss: Loss) -> None:
         """Any loss will do: it is not trained."""

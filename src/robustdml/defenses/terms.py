@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustdml.defenses.defense import Defense, Mean
+from robustdml.defenses.defense import Defense, Mean, first_memory
 from robustdml.draws import Draws
 from robustdml.losses import Loss
 from robustdml.models.embedder import Embedder
@@ -173,6 +173,10 @@ class Penalised:
         value = self.penalty(step.z, step.labels)
         logs = step.logs | {self.penalty.name: float(value.detach())}
         return replace(step, loss=step.loss + self.penalty.weight * value, logs=logs)
+
+    def begin(self, embedder: Embedder) -> dict[str, Tensor]:
+        """What the other defense remembers."""
+        return first_memory(self.inner, embedder)
 
     def check(self, loss: Loss) -> None:
         """The other defense must be able to train it."""

@@ -42,7 +42,8 @@ class FrozenPrototypes:
         """With the prototypes of the file.
 
         Raises:
-            ValueError: if the file is missing or damaged, or holds something else.
+            OSError: if the file is missing or damaged.
+            ValueError: if it holds something else.
         """
         if not self.file:
             return BuiltPrototypes(self, Draws(0).normal("prototypes", torch.arange(num_classes, device="cpu"), (dim,)))
@@ -50,7 +51,7 @@ class FrozenPrototypes:
         try:
             tensors = load_file(path)
         except (OSError, SafetensorError) as error:
-            raise ValueError(
+            raise OSError(
                 f"{path}: no readable safetensors file ({error}). Write one with safetensors.torch.save_file("
                 "{'prototypes': tensor}, path), a row of the tensor per class."
             ) from error

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from robustdml.data.table import DATASETS, dataset
 from robustdml.defenses import Defense, FreeTraining, ShiftTraining
+from robustdml.distance import Spherical
 from robustdml.losses import CrossEntropy, Hybrid, Loss, Margin, Triplet
 from robustdml.models import HYBRIDS
 from robustdml.recipe import Adam, Recipe, Sgd
@@ -66,6 +67,8 @@ def from_string(text: str) -> Recipe:
         defense = with_barlow(defense)
     notes = [NOTES.get(plain_loss)]
     hardness = manipulation(suffix)
+    if hardness and not isinstance(trained.distance, Spherical):
+        raise ValueError(f"{text}: hardness manipulation is defined on the unit sphere. Use {plain_loss[:-1]}N.")
     if hardness and hardness.idle:
         if not isinstance(trained, Triplet):
             raise ValueError(f"{text}: hardness manipulation that moves nothing is known of the triplet loss alone.")
@@ -84,11 +87,7 @@ def from_string(text: str) -> Recipe:
             loss=trained,
             defense=defense,
             groups=groups,
-            paper="robdml"
-            if hardness or suffix == "hmix"
-            else "est"
-            if isinstance(defense, ShiftTraining)
-            else "robrank",
+            paper=_paper(suffix, defense),
             **fixed,
         )
     except ValueError as error:

@@ -2,13 +2,12 @@
 
 from dataclasses import replace
 
-from robustdml.adversary import Adversary, Linf, Pgd
 from robustdml.defenses import CollapseAware, Defense, RoleAscent
 from robustdml.recipe import Recipe
-from robustdml.recipes.robrank import UNMEASURED, fewer_steps, plain_fashion_c2f2
+from robustdml.recipes.robrank import ADVERSARY_28, UNMEASURED, fewer_steps, plain_fashion_c2f2
 from robustdml.recipes.robrank224 import ADVERSARY_32, further, plain_cifar100_resnet18
 
-ADVERSARY_16 = fewer_steps(Adversary(Linf(77 / 255), Pgd(steps=32, step_size=3 / 255)), 16)
+ADVERSARY_16 = fewer_steps(ADVERSARY_28, 16)
 """The sixteen inner steps of CA-TRIDE with the reach of RobRank's 32."""
 _QUICK = "8 inner steps of 12/255, network in bfloat16"
 

@@ -146,6 +146,7 @@ def _scores(runs: Sequence[Run]) -> list[dict[str, Any]]:
                     [run.clean.get(key) for run in runs],
                     [_span(run.clean_interval(key), 100.0) for run in runs],
                     100.0,
+                    attacked=False,
                 )
                 for key in clean
             ],
@@ -188,9 +189,13 @@ def _row(
     scale: float = 1.0,
     *,
     strong: bool = False,
+    attacked: bool = True,
 ) -> dict[str, Any]:
-    """A row of scores; the highest of several trustworthy white-box runs is marked, unless all are equal."""
-    ranked = [run.white_box and not run.unreliable for run in runs]
+    """A row of scores; the highest of several trustworthy runs is marked, unless all are equal.
+
+    Scores under attack are ranked where the attacker knew the model.
+    """
+    ranked = [not run.unreliable and (run.white_box or not attacked) for run in runs]
     rivals = [value for value, rival in zip(values, ranked, strict=True) if value is not None and rival]
     cells = [
         {

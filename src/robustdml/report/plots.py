@@ -117,7 +117,9 @@ def tradeoff_plots(runs: Sequence[Run], reference: Sequence[Published] = ()) -> 
             for place, (run, (y, span)) in enumerate(zip(runs, values, strict=True))
             if y is not None and "recall@1" in run.clean and run.white_box
         ]
-        named = [row for row in reference if row.ers is not None and "recall@1" in row.clean] if label == "ERS" else []
+        attacked_alike = any(runs[place].scorecard.get("published_protocol", True) for place, *_ in points)
+        named = [row for row in reference if row.ers is not None and "recall@1" in row.clean and attacked_alike]
+        named = named if label == "ERS" else []
         if not points or len(points) + len(named) < 2:
             continue
 
@@ -146,6 +148,11 @@ def tradeoff_plots(runs: Sequence[Run], reference: Sequence[Published] = ()) -> 
         caption = "Up and to the right is better; white-box attacks alone."
         if label != "ERS":
             caption += " The worst case of a query is what ES, LTM and GTM together leave of its first result."
+        profiles = sorted({runs[place].profile for place, *_ in points} - {""})
+        if len(profiles) > 1:
+            caption += (
+                f" The runs were attacked in different ways ({', '.join(profiles)}): compare those of one profile."
+            )
         if named:
             caption += " Hollow points are published rows of the same data set, with their defense."
         plots.append(Plot(title, figure(draw, 3.6, title), caption))
