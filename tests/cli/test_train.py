@@ -270,6 +270,13 @@ def test_a_dry_run_counts_all_steps_that_a_defense_may_take(here, call, name, fo
     assert (plan["forward_per_image"], plan["backward_per_image"]) == pytest.approx((forward, backward))
 
 
+def test_prototypes_that_are_not_there_are_a_missing_file(here, call):
+    words = ("--loss", "FrozenPrototypes", "--loss.file", str(here / "none.safetensors"))
+    code, _, err = call("train", "plain-digits-small", *words)
+    assert code == 4
+    assert "no readable safetensors file" in err
+
+
 def test_impossible_recipes_in_a_file(here, call):
     recipe = here / "recipe.json"
     assert call("train", recipe)[0] == 4

@@ -54,7 +54,7 @@ def test_what_is_no_table_of_prototypes_is_named(file, tmp_path):
         FrozenPrototypes(file).build(3, 4)
     for path in (tmp_path / "none", tmp_path / "text"):
         (tmp_path / "text").write_text("no tensors")
-        with pytest.raises(ValueError, match="no readable safetensors file"):
+        with pytest.raises(OSError, match="no readable safetensors file"):
             FrozenPrototypes(str(path)).build(3, 2)
     with pytest.raises(ValueError, match="temperature > 0"):
         FrozenPrototypes(file, temperature=0.0)
