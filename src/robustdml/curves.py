@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustdml.adversary import Adversary, Nes, Noise, Pgd, Universal
+from robustdml.adversary import Adversary, InTurn, Nes, Noise, Pgd, Search, Universal
 from robustdml.benchmark import Stage, measure, write_npz
 from robustdml.draws import Draws
 from robustdml.files import write_json
@@ -31,10 +31,15 @@ def with_budget(adversary: Adversary, share: float) -> Adversary:
     ball = replace(adversary.ball, eps=adversary.ball.eps * share)  # type: ignore[type-var]  # balls are dataclasses
     if share == 0:
         return Adversary(ball, Noise())
-    search = adversary.search
+    return Adversary(ball, _smaller(adversary.search, share))
+
+
+def _smaller(search: Search, share: float) -> Search:
+    if isinstance(search, InTurn):
+        return replace(search, searches=tuple(_smaller(one, share) for one in search.searches))
     if isinstance(search, (Pgd, Nes, Universal)):
-        search = replace(search, step_size=search.step_size * share)
-    return Adversary(ball, search)
+        return replace(search, step_size=search.step_size * share)
+    return search
 
 
 def write_curve(

@@ -12,7 +12,7 @@ Energy = Callable[[Tensor, Tensor, int], Tensor]
 PixelEnergy = Callable[[Tensor, Tensor, int], Tensor]
 """The same as a function of images [n *k c h w]; built by `Adversary` alone."""
 Achieved = Callable[[Tensor, Tensor], Bool[Tensor, "n"]]
-"""(z [n d], unit [n]) -> whether the goal of that unit is reached."""
+"""(z [n d], unit [n]) -> whether the goal of that unit is reached. A search gets the same as a function of images."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustdml.adversary.balls import Ball
 from robustdml.draws import Draws
-from robustdml.models.embedder import Embedder, frozen
+from robustdml.models.embedder import Embedder, frozen, in_float32
 from robustdml.types import Achieved, Energy, PixelEnergy
 
 
@@ -88,8 +88,19 @@ class Adversary:
         def of_pixels(pixels: Tensor, unit: Tensor, step: int) -> Tensor:
             return energy(embed_tuples(embedder, pixels), unit, step)
 
+        goal = achieved and _of_images(achieved, in_float32(embedder))
         with frozen(embedder), torch.enable_grad():
             found = self.search(
-                of_pixels, x.detach(), self.ball, achieved=achieved, coupled=coupled, draws=draws, index=index
+                of_pixels, x.detach(), self.ball, achieved=goal, coupled=coupled, draws=draws, index=index
             )
         return found.detach()
+
+
+def _of_images(achieved: Achieved, embedder: Embedder) -> Achieved:
+    """The goal as it will be scored: on embeddings in float32."""
+
+    def reached(pixels: Tensor, unit: Tensor) -> Tensor:
+        with torch.no_grad():
+            return achieved(embed_tuples(embedder, pixels), unit)
+
+    return reached
