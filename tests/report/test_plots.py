@@ -17,6 +17,7 @@ from robustdml.report.plots import (
     perturbation,
     png,
     series,
+    style,
     tradeoff_plots,
     training_plots,
 )
@@ -62,6 +63,14 @@ def test_corrected_attacks_are_not_set_beside_published_rows(plain_run: Path, ro
     assert "ACT" in labels(mixed.svg)
     assert "compare those of one profile" in mixed.caption
     assert "compare those" not in tradeoff_plots(runs)[0].caption
+
+
+def test_runs_look_different_and_may_carry_their_names(plain_run: Path, robust_run: Path) -> None:
+    assert len({style(place) for place in range(36)}) == 36
+    runs = read_runs(plain_run) + read_runs(robust_run)
+    names = {run.name for run in runs}
+    assert names <= set(labels(tradeoff_plots(runs, named_runs=True)[0].svg))
+    assert not names & set(labels(tradeoff_plots(runs)[0].svg))
 
 
 def test_one_point_is_no_trade_off(robust_run: Path) -> None:

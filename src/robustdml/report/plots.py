@@ -31,7 +31,8 @@ STYLES = (
     ("#6b5b00", "v", "▼"),
     ("#444b54", "P", "✚"),
 )
-"""Colour, matplotlib marker, the same marker as text; distinct without colour vision, repeated from the seventh run."""
+"""Colour, matplotlib marker, the same marker as text; distinct without colour vision. Runs from the seventh on have the
+colours again with other markers."""
 WIDTH = 4.8
 """Inches, at 72 units per inch: about the width of a phone in CSS pixels."""
 MAX_POINTS = 400
@@ -96,11 +97,11 @@ def components_plot(runs: Sequence[Run]) -> Plot | None:
     return Plot("The ten components of ERS", svg)
 
 
-def tradeoff_plots(runs: Sequence[Run], reference: Sequence[Published] = ()) -> list[Plot]:
+def tradeoff_plots(runs: Sequence[Run], reference: Sequence[Published] = (), *, named_runs: bool = False) -> list[Plot]:
     """Clean recall@1 against ERS and against worst-case recall@1: one point per run, published rows with their names.
 
     There is nothing to trade between fewer than two points. Attacks without the model are left out: weak attacks are no
-    robustness.
+    robustness. Where no page prints a legend, `named_runs` writes the name of each run beside its point.
     """
     panels = (
         ("Recall@1 against ERS", "ERS", [(run.ers, run.ers_interval) for run in runs]),
@@ -136,6 +137,9 @@ def tradeoff_plots(runs: Sequence[Run], reference: Sequence[Published] = ()) -> 
                     if span:
                         axes.plot(*line(list(span)), color=colour, linewidth=1.4, zorder=2)
                 axes.plot(x, y, marker, color=colour, markersize=8, markeredgecolor="white", zorder=3, clip_on=False)
+                if named_runs:
+                    beside: Any = {"textcoords": "offset points", "ha": "right", "color": colour, "fontsize": 8.5}
+                    axes.annotate(runs[place].name, (x, y), (-7, -11), **beside)
             shown = [x for _, x, *_ in points] + [100 * row.clean["recall@1"] for row in named]
             axes.set_xlim(
                 max(0, 10 * math.floor(min(shown) / 10 - 0.7)), min(100, 10 * math.ceil(max(shown) / 10 + 0.2))
@@ -256,7 +260,9 @@ def series(log: Iterable[Mapping[str, Any]], key: str) -> tuple[NDArray[np.float
 
 def style(place: int) -> tuple[str, str, str]:
     """Colour, marker and marker text of the run at `place`."""
-    return STYLES[place % len(STYLES)]
+    colour, _, _ = STYLES[place % len(STYLES)]
+    _, marker, text = STYLES[(place + place // len(STYLES)) % len(STYLES)]
+    return colour, marker, text
 
 
 def number(value: Any) -> float:
