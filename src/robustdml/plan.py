@@ -4,12 +4,13 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from robustdml.adversary import Pgd
+from robustdml.adversary import Ball, InTurn, Pgd
 from robustdml.attacks import Surrogate
 from robustdml.attacks.goals import Candidate
 from robustdml.benchmark import counted, stage
@@ -23,12 +24,12 @@ from robustdml.draws import Draws
 from robustdml.losses import Loss
 from robustdml.models import Pixels
 from robustdml.models.embedder import Embedder
-from robustdml.profile import Profile, profile_to_json
+from robustdml.profile import Measurement, Profile, profile_to_json
 from robustdml.recipe import Recipe, recipe_to_json
 from robustdml.runs import build, in_precision
 from robustdml.serial import Json
 from robustdml.targets import Plan
-from robustdml.types import Batch
+from robustdml.types import Achieved, Batch, PixelEnergy
 
 TRIAL_ROWS, TRIAL_ITEMS = 6, 32
 """Whole pairs and whole triplets alike."""
@@ -136,7 +137,8 @@ def _train_once(
 def plan_benchmark(target: Plan, profile: Profile, *, queries: int | None = None) -> Json:
     """Passes and memory of a benchmark, from one block of a small random gallery.
 
-    The number of passes does not depend on the network, so a trivial one stands in while they are counted.
+    The number of passes does not depend on the network, so a trivial one stands in while they are counted. Of searches
+    in turn it is the most they can take, for an image that none of them turns.
     """
     size = size_of(target.data)
     if target.data.shape is not None:
@@ -156,7 +158,7 @@ def plan_benchmark(target: Plan, profile: Profile, *, queries: int | None = None
     ready = stage(metric, trial, queries=rows)
     images, scene, index = ready.block(slice(0, rows))
     with counted(ready.metric.embedder) as cost:
-        for m in profile.measurements:
+        for m in map(_to_the_end, profile.measurements):
             other = Surrogate(ready.metric, scene) if m.surrogate else None
             m.attack(ready.metric, scene, images, draws=Draws(0, m.name), index=index, surrogate=other)
     with held(embedder) as saved:
@@ -183,6 +185,29 @@ def plan_benchmark(target: Plan, profile: Profile, *, queries: int | None = None
         **_passes(cost.forward / rows, cost.backward / rows, asked, once=gallery * (1 + len(foreign))),
         "memory_mib": round((weights + saved.most / 2 * profile.batch + ranking) / MIB + 1),
     }
+
+
+@dataclass(frozen=True)
+class _Unsatisfied:
+    """A search that is not told when its goal is reached."""
+
+    search: InTurn
+
+    @property
+    def gradients(self) -> int:
+        return self.search.gradients
+
+    def __call__(
+        self, energy: PixelEnergy, x: Tensor, ball: Ball, *, achieved: Achieved | None = None, **others: Any
+    ) -> Tensor:
+        return self.search(energy, x, ball, **others)
+
+
+def _to_the_end(m: Measurement) -> Measurement:
+    search = m.adversary.search
+    if not isinstance(search, InTurn):
+        return m
+    return replace(m, adversary=replace(m.adversary, search=_Unsatisfied(search)))
 
 
 def _passes(forward: float, backward: float, images: int | None, once: int = 0) -> Json:

@@ -248,8 +248,8 @@ _Draft = make_dataclass("Recipe", list(get_type_hints(Recipe).items()), frozen=T
 
 
 def _set(draft: Any, path: str, value: object) -> Any:
-    if path == "start.path" or (path == "start" and value not in _STARTS):
-        path, value = "start", RunReference(str(value))
+    if isinstance(value, str) and (path == "start.path" or (path == "start" and value not in _STARTS)):
+        path, value = "start", RunReference(value)
     if isinstance(value, str) and value.startswith(pml.PREFIX):
         name = value.removeprefix(pml.PREFIX)
         value = pml_miner(name) if path.endswith("miner") else pml_loss(name)

@@ -189,5 +189,6 @@ def adversary_fields(adversary: Adversary) -> dict[str, Any]:
         "norm": type(adversary.ball).__name__.lower(),
         "eps": adversary.ball.eps,
         "search": type(adversary.search).__name__,
+        "gradients": adversary.search.gradients,
         **search,
     }

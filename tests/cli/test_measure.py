@@ -355,6 +355,24 @@ def test_a_curve_of_many_budgets_is_refused_before_anything_is_attacked(trained,
     assert not (here / "q").exists()
 
 
+def test_searches_in_turn_are_planned_to_the_end_and_said_to_take_up_to_so_many_steps(trained, call, here):
+    code, out, err = call("benchmark", trained, "--profile", "strong28", "--dry-run", "--json")
+    assert code == 0, err
+    most = 10 + 3 * 100 + 5 * 100
+    assert json.loads(out)["backward_per_image"] == 3 * most
+    assert (
+        "10 steps of 19.25/255 = 0.0755, then 100 steps"
+        in call("benchmark", trained, "--profile", "strong28", "--dry-run")[1]
+    )
+    profile = json.loads(out)["profile"]
+    for m in profile["measurements"]:
+        m["adversary"]["search"]["searches"] = m["adversary"]["search"]["searches"][:1]
+    (here / "few.json").write_text(json.dumps({**profile, "name": "few"}))
+    code, out, err = call("benchmark", trained, "--profile", "few.json", "--queries", 3, "--out", "few")
+    assert code == 0, err
+    assert "InTurn, up to 10 steps" in out
+
+
 def test_a_plan_of_many_targets_has_a_gallery_that_holds_them(trained, call):
     code, out, err = call("attack", trained, "--attack", "CA+", "--count", 50, "--dry-run", "--json")
     assert code == 0, err

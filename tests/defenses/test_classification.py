@@ -59,6 +59,16 @@ def test_one_step_on_a_linear_network_is_the_sign_of_the_gradient():
     torch.testing.assert_close(seen[-1], expected)
 
 
+def test_a_benign_share_mixes_the_losses_of_clean_and_adversarial_images():
+    embedder, some = linear(5), batch()
+    alone, mixed = (step(AdversarialTraining(PGD, share), embedder, CrossEntropy(), some) for share in (0.0, 0.3))
+    expected = 0.3 * clean(embedder, CrossEntropy(), some) + 0.7 * float(alone.loss.detach())
+    assert float(mixed.loss.detach()) == pytest.approx(expected, abs=1e-6)
+    assert mixed.logs["clean loss"] == pytest.approx(clean(embedder, CrossEntropy(), some), abs=1e-6)
+    with pytest.raises(ValueError, match="benign share in"):
+        AdversarialTraining(PGD, 1.0)
+
+
 def test_the_search_leaves_modes_weights_and_statistics_alone():
     embedder, some = network(5), batch()
     check = unchanged(embedder)

@@ -60,9 +60,15 @@ def _threat(threat: Json) -> str:
     if "eps" not in threat:
         return f"{threat['budgets']} budgets, see the names (eps in 1/255); {threat['knowledge']}"
     norm = threat.get("norm")
-    size = both_ways(threat["step_size"], norm or "l2") if "step_size" in threat else "–"
     radius = f"{norm or 'several norms,'} eps {both_ways(threat['eps'], norm or 'l2')}"
-    return f"{radius}, {threat.get('search', 'several searches')}, {threat.get('steps', '–')} steps of {size}"
+    return f"{radius}, {threat.get('search', 'several searches')}, {_effort(threat, norm or 'l2')}"
+
+
+def _effort(threat: Json, norm: str) -> str:
+    if "searches" in threat:
+        return f"up to {threat['gradients']} steps"
+    size = both_ways(threat["step_size"], norm) if "step_size" in threat else "–"
+    return f"{threat.get('steps', '–')} steps of {size}"
 
 
 def plan(value: Json) -> list[str]:
@@ -111,12 +117,17 @@ def _budgets(value: object, said: set[str]) -> list[str]:
     if {"ball", "search"} <= value.keys():
         ball, search = value["ball"], value["search"]
         norm = ball["type"].lower()
-        size = f" of {both_ways(search['step_size'], norm)}" if "step_size" in search else ""
-        size = f", {search['steps']} steps{size}" if "steps" in search else ""
-        line = f"adversary: {norm} eps {both_ways(ball['eps'], norm)}, {search['type']}{size}"
+        each = search.get("searches", [search])
+        effort = ", then ".join(word for one in each if (word := _search(one, norm)))
+        line = f"adversary: {norm} eps {both_ways(ball['eps'], norm)}, {search['type']}" + (effort and f", {effort}")
         found += [] if line in said else [line]
         said.add(line)
     return found
+
+
+def _search(search: Json, norm: str) -> str:
+    size = f" of {both_ways(search['step_size'], norm)}" if "step_size" in search else ""
+    return f"{search['steps']} steps{size}" if "steps" in search else ""
 
 
 def training(value: Json) -> list[str]:

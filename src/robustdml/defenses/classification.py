@@ -20,9 +20,19 @@ class AdversarialTraining:
     Of class scores the cross-entropy is raised, also where they stand beside a metric; of a metric the loss of the
     batch, be it on proxies (with frozen ones this is TeCoA, arXiv:2212.07016) or on all pairs. With a `Pgd` of one step
     it is training on the fast gradient sign (Goodfellow et al., arXiv:1412.6572).
+
+    benign * loss(clean) + (1 - benign) * loss(adversarial); Goodfellow et al. publish 0.5, Madry et al. 0.
+
+    Args:
+        benign: share of the loss on clean images, in [0, 1).
     """
 
     adversary: Adversary
+    benign: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.benign < 1:
+            raise ValueError(f"AdversarialTraining needs a benign share in [0, 1), got {self.benign}.")
 
     def __call__(
         self,
@@ -35,7 +45,7 @@ class AdversarialTraining:
         draws: Draws,
         mean: Mean,
     ) -> Step:
-        """The adversary sees the network in evaluation mode; the loss is of the adversarial images alone."""
+        """The adversary sees the network in evaluation mode."""
         self.check(loss)
         if isinstance(loss, ClassLoss):
             classes = prototypes(loss, batch.images.new_empty(0, embedder.dim))
@@ -47,9 +57,17 @@ class AdversarialTraining:
 
             energy, coupled = raised_loss(of_batch), True
         found = self.adversary(embedder, batch.images, energy, coupled=coupled, draws=draws, index=batch.index)
-        z = embedder(found)
-        value = loss(z, batch.labels, batch.triplets, draws=draws, index=batch.index)
-        return Step(value, memory=memory, z=z, labels=batch.labels)
+
+        def of(images: Tensor) -> tuple[Tensor, Tensor]:
+            z = embedder(images)
+            return loss(z, batch.labels, batch.triplets, draws=draws, index=batch.index), z
+
+        clean = of(batch.images)[0] if self.benign else None  # first: BatchNorm sees it
+        value, z = of(found)
+        if clean is None:
+            return Step(value, memory=memory, z=z, labels=batch.labels)
+        both = self.benign * clean + (1 - self.benign) * value
+        return Step(both, {"clean loss": float(clean.detach())}, memory, z=z, labels=batch.labels)
 
     def check(self, loss: Loss) -> None:
         """Any loss that does not choose triplets."""

@@ -58,7 +58,8 @@ def _budget(run: Run) -> str:
 def _steps(run: Run) -> str:
     steps, size = _threat(run, "steps"), _threat(run, "step_size")
     if steps is None:
-        return ""
+        most = _threat(run, "gradients") if _threat(run, "searches") else None
+        return "" if most is None else f"up to {count(most)}"
     return f"{words(steps)} of {both_ways(size)}" if isinstance(size, (int, float)) else words(steps)
 
 

@@ -15,6 +15,7 @@ IDENTITY = ("dataset", "model", "loss", "defense")
 MARK = "†"
 EMPTY = "–"
 COLUMNS = (*IDENTITY, *CLEAN_COLUMNS, *COMPONENTS, "ERS", "worst", "source")
+SCORE_COLUMNS = ("ERS", "ERS low", "ERS high", "worst")
 NOTE = (
     "Percent; components and ERS run from 0 to 100, higher is more robust, and ERS is the mean of the ten components. "
     "worst: recall@1 that ES, LTM and GTM together leave. A collapsed model scores about 30 in ERS: read it beside R@1."
@@ -173,20 +174,7 @@ def as_csv(rows: Sequence[Row]) -> str:
     """CSV with full precision, percent as in the other tables; the interval of ERS has its own two columns."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        [
-            *IDENTITY,
-            *CLEAN_COLUMNS,
-            *COMPONENTS,
-            "ERS",
-            "ERS low",
-            "ERS high",
-            "worst",
-            "source",
-            "published",
-            "white box",
-        ]
-    )
+    writer.writerow([*IDENTITY, *CLEAN_COLUMNS, *COMPONENTS, *SCORE_COLUMNS, "source", "published", "white box"])
 
     def number(value: float | None, scale: float = 1.0) -> str:
         return "" if value is None else f"{value * scale:.10g}"
