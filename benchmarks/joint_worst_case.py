@@ -10,6 +10,7 @@ the same weights, data set, gallery and radius.
 
 import argparse
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,13 @@ def survivors(path: Path) -> dict[int, float]:
     Raises:
         ValueError: if the file holds no attack on recall@1.
     """
-    with np.load(path) as arrays:
+    try:
+        arrays = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no result file benchmark-PROFILE.npz ({type(error).__name__}).") from error
+    if not isinstance(arrays, np.lib.npyio.NpzFile):
+        raise ValueError(f"{path} is no result file benchmark-PROFILE.npz.")
+    with arrays:
         found = [arrays[name] for name in arrays.files if name.endswith(RECALL)]
         if not found:
             raise ValueError(f"{path} holds no attack that reports recall@1. Use rob28, rob28-strict or strong28.")
@@ -57,15 +64,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    each = {path: survivors(path) for path in options.files}
+    try:
+        each = {path: survivors(path) for path in options.files}
+        subjects = {path: subject(path) for path in options.files}
+    except ValueError as error:
+        parser.error(str(error))
     shared = sorted(set.intersection(*(set(own) for own in each.values())))
     if not shared:
         parser.error("the files have no query in common. Benchmark with the same --queries and --seed.")
-    first = subject(options.files[0])
+    first = subjects[options.files[0]]
     for path in options.files[1:]:
-        differs = [key for key, value in subject(path).items() if value != first[key]]
+        differs = [key for key, value in subjects[path].items() if value != first[key]]
         if differs:
-            parser.error(f"{path} is about another model than {options.files[0]}: {', '.join(differs)} differ.")
+            parser.error(f"{path} cannot be joined with {options.files[0]}: not of the same {', '.join(differs)}.")
     left = np.ones(len(shared))
     lines = []
     for path, own in each.items():

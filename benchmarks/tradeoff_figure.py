@@ -9,7 +9,8 @@ from pathlib import Path
 from robustdml.files import write_text
 from robustdml.report.plots import tradeoff_plots
 from robustdml.report.published import canonical, published
-from robustdml.report.results import read_runs
+from robustdml.report.results import read_all
+from robustdml.report.run import ResultError
 
 HEAD = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" style="background: white" '
 
@@ -21,7 +22,10 @@ def main() -> None:
     parser.add_argument("--no-published", action="store_true", help="leave out the published rows")
     parser.add_argument("--out", type=Path, required=True, help="OUT-ers.svg and OUT-worst.svg are written")
     options = parser.parse_args()
-    runs = [run for path in options.runs for run in read_runs(path) if run.profile == options.profile]
+    try:
+        runs = [run for run in read_all(options.runs) if run.profile == options.profile]
+    except ResultError as error:
+        parser.error(str(error))
     known = sorted({name for run in runs if (name := canonical(run.dataset))})
     rows = [] if options.no_published or not known else published(*known)
     named = list({row.defense: row for row in reversed(rows) if row.loss.startswith("Triplet")}.values())

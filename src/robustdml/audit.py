@@ -16,7 +16,7 @@ from robustdml.attacks.attack import embedding_shift
 from robustdml.attacks.goals import Agnostic
 from robustdml.deep_metric import DeepMetric
 from robustdml.draws import Draws
-from robustdml.models.embedder import Embedder, frozen
+from robustdml.models.embedder import Embedder, frozen, in_float32
 from robustdml.types import arange_like
 
 
@@ -48,9 +48,9 @@ class Check:
 
 
 def weights_digest(embedder: Embedder) -> str:
-    """SHA-256 of weights and buffers."""
+    """SHA-256 of weights and buffers, the same in whichever precision the network runs."""
     digest = hashlib.sha256()
-    for name, tensor in embedder.state_dict().items():
+    for name, tensor in in_float32(embedder).state_dict().items():
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from robustdml import audit
 from robustdml.data.images import ImageSet
 from robustdml.deep_metric import DeepMetric
 from robustdml.evaluate import device_of, evaluate
 from robustdml.files import write_json
 from robustdml.runs import now, provenance
+from robustdml.scorecard import bootstrap
 from robustdml.serial import Json
 
 SCHEMA = 1
@@ -25,11 +27,12 @@ def write_evaluation(
     Returns:
         The content of the file.
     """
-    made_with = provenance(seed, device_of(metric))
+    made_with = provenance(seed, device_of(metric)) | {"weights": audit.weights_digest(metric.embedder)}
     found = evaluate(metric, data, seed=seed)
     value: Json = {
         "schema": SCHEMA,
         "clean": found.scores,
+        "clean_interval": {"recall@1": bootstrap(found.first.numpy(), seed)},
         "queries": found.queries,
         "gallery": found.gallery,
         "classes": found.classes,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -94,9 +94,11 @@ class Evaluation:
         scores: recall@1, recall@2, map, map_at_r, map_at_10, r_precision, nmi; of classifiers accuracy (recall@1 on
             class prototypes) and recall@2; of hybrids all of them.
         lonely: queries whose class has no other gallery item; left out of every mean but nmi.
+        first: of every query, 1 if its first result is of its class, NaN if it is lonely.
     """
 
     scores: dict[str, float]
+    first: Float[Tensor, "q"] = field(compare=False, repr=False)
     queries: int
     gallery: int
     classes: int
@@ -167,7 +169,7 @@ def evaluate_embeddings(
         if metric.prototypes is not None:
             named |= {"accuracy": accuracy(queries, labels, metric.prototypes.to(queries.device))}
     spread = collapse_statistics(metric, queries if metric.ranks == "classes" else gallery.z)
-    return Evaluation(named, len(queries), len(gallery.z), classes, scores.lonely, spread)
+    return Evaluation(named, scores.recall_at(1).cpu(), len(queries), len(gallery.z), classes, scores.lonely, spread)
 
 
 def accuracy(z: Float[Tensor, "q d"], labels: Int[Tensor, "q"], prototypes: Float[Tensor, "k d"]) -> float:

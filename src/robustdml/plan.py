@@ -65,27 +65,17 @@ def plan_training(recipe: Recipe, *, processes: int = 1) -> Json:
     """Steps, passes and memory of a training run, from one step on random images."""
     size = size_of(recipe.data)
     rows = TRIAL_ROWS
-    index = torch.arange(rows)
-    images = Draws(0).uniform("plan", index, size.shape)
-    batch = Batch(images, index // 2, index, recipe.batches.triplets(index))
     embedder = build(recipe, size.shape).train()
-    running = in_precision(embedder, recipe.precision)
-    loss = recipe.loss.build(recipe.data.num_classes or TRIAL_ROWS, embedder.dim)
-    groups = embedder.parameter_groups() | loss.parameter_groups()
-    turns = sum(map(bool, groups.values())) if recipe.alternate else 1
-    forward, backward, most = 0.0, 0.0, 0  # a mixture is paid for by share, and must fit whosever turn it is
-    for share, defense in branches(_at_most(recipe.defense)):
-        with counted(running) as cost, held(embedder) as saved:
-            memory = first_memory(defense, running)
-            for _ in range(_BATCHES):  # some defenses take turns from batch to batch
-                memory = _train_once(recipe, defense, running, loss, batch, turns, memory)
-        forward += share * cost.forward / _BATCHES
-        backward += share * cost.backward / _BATCHES
-        most = max(most, saved.most)
+    try:
+        loss = recipe.loss.build(recipe.data.num_classes or 2 * TRIAL_ROWS, embedder.dim)
+    except OSError as error:
+        raise DataError(str(error)) from error
+    forward, backward, small = _trial(recipe, embedder, loss, rows)
+    *_, large = _trial(recipe, embedder, loss, 2 * rows)
     items, rows_per_item = recipe.batches.items, recipe.batches.rows_per_item
     asked = None if size.train is None else rows_per_item * size.train * recipe.epochs
     weights = sum(p.numel() * p.element_size() for p in embedder.parameters())
-    kept = most / rows * math.ceil(rows_per_item * items / recipe.accumulate)
+    kept = _extrapolated(small, large, rows, math.ceil(rows_per_item * items / recipe.accumulate))
     return {
         "recipe": recipe_to_json(recipe),
         "shape": list(size.shape),
@@ -97,6 +87,32 @@ def plan_training(recipe: Recipe, *, processes: int = 1) -> Json:
         **_passes(forward / rows, backward / rows, asked),
         "memory_mib": round((4 * weights + kept) / MIB + 1),
     }
+
+
+def _trial(recipe: Recipe, embedder: Embedder, loss: Loss, rows: int) -> tuple[float, float, int]:
+    """Forward and backward passes of a step on some random images, and the most bytes that autograd held."""
+    index = torch.arange(rows)
+    images = Draws(0).uniform("plan", index, size_of(recipe.data).shape)
+    batch = Batch(images, index // 2, index, recipe.batches.triplets(index))
+    running = in_precision(embedder, recipe.precision)
+    groups = embedder.parameter_groups() | loss.parameter_groups()
+    turns = sum(map(bool, groups.values())) if recipe.alternate else 1
+    forward, backward, most = 0.0, 0.0, 0  # a mixture is paid for by share, and must fit whosever turn it is
+    for share, defense in branches(_at_most(recipe.defense)):
+        with counted(running) as cost, held(embedder) as saved:
+            memory = first_memory(defense, running)
+            for _ in range(_BATCHES):  # some defenses take turns from batch to batch
+                memory = _train_once(recipe, defense, running, loss, batch, turns, memory)
+        forward += share * cost.forward / _BATCHES
+        backward += share * cost.backward / _BATCHES
+        most = max(most, saved.most)
+    return forward, backward, most
+
+
+def _extrapolated(small: int, large: int, rows: int, wanted: int) -> float:
+    """Bytes for `wanted` images, from those of `rows` and twice as many: copies of weights do not grow with them."""
+    per_row = (large - small) / rows
+    return max(0.0, small - per_row * rows) + per_row * wanted
 
 
 def _at_most(defense: Defense) -> Defense:
@@ -161,9 +177,11 @@ def plan_benchmark(target: Plan, profile: Profile, *, queries: int | None = None
         for m in map(_to_the_end, profile.measurements):
             other = Surrogate(ready.metric, scene) if m.surrogate else None
             m.attack(ready.metric, scene, images, draws=Draws(0, m.name), index=index, surrogate=other)
-    with held(embedder) as saved:
-        probe = Draws(0).uniform("plan", torch.arange(2), size.shape).requires_grad_()
-        z = embedder(probe)
+    most = []
+    for count in (2, 4):
+        with held(embedder) as saved:
+            z = embedder(Draws(0).uniform("plan", torch.arange(count), size.shape).requires_grad_())
+        most.append(saved.most)
     gallery = size.test or 0
     foreign = {m.surrogate.path for m in profile.measurements if m.surrogate}
     sorted_tables = max([0, *(m.goal.queries for m in profile.measurements if isinstance(m.goal, Candidate))])
@@ -183,7 +201,7 @@ def plan_benchmark(target: Plan, profile: Profile, *, queries: int | None = None
         "batch": profile.batch,
         "parameters": sum(p.numel() for p in embedder.parameters()),
         **_passes(cost.forward / rows, cost.backward / rows, asked, once=gallery * (1 + len(foreign))),
-        "memory_mib": round((weights + saved.most / 2 * profile.batch + ranking) / MIB + 1),
+        "memory_mib": round((weights + _extrapolated(most[0], most[1], 2, profile.batch) + ranking) / MIB + 1),
     }
 
 

@@ -1,6 +1,7 @@
 """A recipe: everything that determines a training run, and its JSON form."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from functools import cache
@@ -234,6 +235,14 @@ def overridden(recipe: Recipe, settings: Sequence[tuple[str, object]]) -> Recipe
     Raises:
         ValueError: naming the setting that has no meaning, or all of them where their sum cannot be trained.
     """
+    twice = [path for path, count in Counter(path for path, _ in settings).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"--{twice[0]} is given twice, and only one value can hold. Of two that go around a defense set the other "
+            "one inside: --defense.inner."
+            if twice[0] == "defense"
+            else f"--{twice[0]} is given twice, and only one value can hold."
+        )
     draft = _Draft(**{f.name: getattr(recipe, f.name) for f in fields(Recipe)})
     for path, value in settings:
         draft = _set(draft, path, value)

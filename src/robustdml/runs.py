@@ -251,6 +251,20 @@ class RunFolder:
         return self.path / "checkpoints" / "last"
 
     @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is one to resume.
+
+        Raises:
+            DataError: if its folder is gone and the link to it is not.
+        """
+        if self.last.is_symlink() and not self.last.exists():
+            raise DataError(
+                f"{self.last} points at {self.last.readlink()}, which is gone. Put that folder back, or train into "
+                "another one (--out)."
+            )
+        return self.last.exists()
+
+    @property
     def begun(self) -> bool:
         """Whether a run was started here."""
         return (self.path / "recipe.json").exists()
@@ -343,9 +357,13 @@ class RunFolder:
                 return folder, shared, torch.load(own, weights_only=True, map_location="cpu")
             first = torch.load(folder / "state-0.pt", weights_only=True, map_location="cpu")
             return folder, shared, {"memory": first["memory"]}
-        except OSError as error:
+        except FileNotFoundError as error:
             raise DataError(
-                f"{self.path}: nothing to resume ({error.strerror or error}). Train without --resume."
+                f"{error.filename} is missing, and a training cannot go on without it. Put it back, or train into "
+                f"another folder (--out); the weights in {folder} can still be measured."
             ) from error
-        except Exception as error:  # torch.load raises many kinds for damaged files
-            raise DataError(f"{folder / STATE}: damaged ({error}). Remove {folder} and train again.") from error
+        except Exception as error:  # torch.load raises many kinds for damaged files, with advice on unpickling
+            raise DataError(
+                f"a state in {folder} is damaged ({type(error).__name__} while reading {STATE} and state-{rank}.pt). "
+                "Train into another folder (--out), or put a copy back."
+            ) from error

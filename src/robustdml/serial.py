@@ -224,7 +224,12 @@ def _component(old: Any, text: str, table: dict[str, type], path: str) -> Any:
     if "inner" in own - kept and old is not None:
         given["inner"] = old
     try:
-        return cls(**given)
+        try:
+            return cls(**given)
+        except ValueError:  # the new type trains what the old type's distance does not rank by
+            if "distance" not in given:
+                raise
+            return cls(**{name: v for name, v in given.items() if name != "distance"})
     except TypeError as error:
         lacking = [f.name for f in dataclasses.fields(cls) if f.init and f.name not in given and _required(f)]
         raise ValueError(

@@ -98,17 +98,21 @@ def train(
             everything = cached(everything, data_root, report)
     data, validation = hold_out(everything, recipe.validation.share, recipe.seed)
     count = workers_for(data, accelerator.device, accelerator.num_processes) if workers is None else workers
-    trainer = prepare(recipe, data, accelerator, workers=count)
+    restored = resume and folder.has_checkpoint
+    trainer = prepare(recipe, data, accelerator, workers=count, restored=restored)
     made_with = provenance(recipe.seed, accelerator.device) | {
         "data": everything.fingerprint(),
         "processes": accelerator.num_processes,
     }
     if resume:
-        if folder.last.exists():
+        if restored:
             restore(trainer, folder)
         if accelerator.is_main_process:
             folder.cut_log(trainer.position.total)
-        report(f"resuming at epoch {trainer.position.epoch}, step {trainer.position.step}")
+        if restored:
+            report(f"resuming at epoch {trainer.position.epoch}, step {trainer.position.step}")
+        else:
+            report(f"{out} holds no checkpoint to resume: beginning at epoch 0")
     elif accelerator.is_main_process:
         folder.begin(recipe, made_with)
     accelerator.wait_for_everyone()
@@ -131,10 +135,17 @@ def numbers(entry: Json) -> dict[str, float]:
     return {name: float(v) for name, v in flat.items() if name != "step" and isinstance(v, (int, float))}
 
 
-def prepare(recipe: Recipe, data: ImageSet, accelerator: Accelerator, *, workers: int = 0) -> Trainer:
-    """Model, loss and optimisers of a recipe before its first step."""
+def prepare(
+    recipe: Recipe, data: ImageSet, accelerator: Accelerator, *, workers: int = 0, restored: bool = False
+) -> Trainer:
+    """Model, loss and optimisers of a recipe before its first step.
+
+    Args:
+        restored: whether a checkpoint will bring the weights, so that those to begin with are not needed.
+    """
     embedder = build(recipe, data.shape)
-    begin(embedder, recipe)
+    if not restored:
+        begin(embedder, recipe)
     embedder = embedder.to(accelerator.device).train()
     try:
         with own_generators(recipe.seed):

@@ -12,6 +12,7 @@ from robustdml.defenses.defense import (
     Roles,
     clean_embeddings,
     mined,
+    need_finite,
     needs_margin,
     on_triplets_only,
     places,
@@ -84,6 +85,9 @@ class CollapseAware:
     gap: float = 0.04
     share: ClassVar[float] = 0.5
     ramps: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        need_finite(self)
 
     def __call__(
         self,

@@ -147,6 +147,17 @@ def on_triplets_only(self: Defense, loss: Loss) -> None:
     needs_triplets(self, loss)
 
 
+def need_finite(defense: object) -> None:
+    """Raise unless all numbers among the settings are finite and not negative: NaN would switch an adversary off.
+
+    Raises:
+        ValueError: naming those that are not.
+    """
+    wrong = [f"{n} {v}" for n, v in vars(defense).items() if isinstance(v, float) and not 0 <= v < float("inf")]
+    if wrong:
+        raise ValueError(f"{type(defense).__name__} needs finite numbers >= 0, got {', '.join(wrong)}.")
+
+
 def needs_margin(defense: Defense, loss: Loss, why: str) -> Triplet:
     """`loss`, if it is the triplet loss, whose margin a step may ask for or replace.
 
@@ -155,9 +166,9 @@ def needs_margin(defense: Defense, loss: Loss, why: str) -> Triplet:
     """
     if isinstance(loss, Triplet):
         return loss
+    instead = ", or MinMax or AntiCollapse, which take any loss on triplets" if isinstance(loss, TripletLoss) else ""
     raise ValueError(
-        f"{type(defense).__name__} needs the triplet loss: {why}. Got {type(loss).__name__}; use Triplet, or MinMax or "
-        "AntiCollapse, which take any loss on triplets."
+        f"{type(defense).__name__} needs the triplet loss: {why}. Got {type(loss).__name__}; use Triplet{instead}."
     )
 
 

@@ -158,7 +158,7 @@ def _relative(previous: float, ceiling: float) -> float:
     """
     if not math.isfinite(previous):
         raise ValueError(
-            f"the loss of the step before is {previous}, so the gradual adversary has no destination. Lower "
+            f"the loss of the step before is {previous}, so the destination that follows it is undefined. Lower "
             "--optimiser.lr or set --clip 1.0, and resume from a checkpoint before it."
         )
     return min(max(previous, 0.0), ceiling) / ceiling

@@ -12,6 +12,7 @@ from robustdml.defenses.defense import (
     Roles,
     clean_embeddings,
     mined,
+    need_finite,
     needs_margin,
     needs_triplets,
     places,
@@ -98,9 +99,7 @@ class HardnessManipulation:
         )
 
     def __post_init__(self) -> None:
-        wrong = [f"{n} {v}" for n, v in vars(self).items() if isinstance(v, float) and not 0 <= v < float("inf")]
-        if wrong:
-            raise ValueError(f"HardnessManipulation needs finite numbers >= 0, got {', '.join(wrong)}.")
+        need_finite(self)
 
     def begin(self, embedder: Embedder) -> dict[str, Tensor]:
         """What stands for the loss before the first step."""
@@ -118,7 +117,7 @@ class HardnessManipulation:
 
     def _fitting(self, loss: Loss) -> TripletLoss:
         return (
-            needs_margin(self, loss, "its structure term has a margin")
+            needs_margin(self, loss, "its structure term has a margin (structure 0 leaves it out)")
             if self.structure
             else needs_triplets(self, loss)
         )

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from robustdml.defenses.defense import Defense, Mean, first_memory
+from robustdml.defenses.defense import Defense, Mean, first_memory, need_finite
 from robustdml.draws import Draws
 from robustdml.losses import Loss
 from robustdml.models.embedder import Embedder
@@ -50,6 +50,9 @@ class ClasswiseBarlow:
     off_diagonal: float = 0.005
     smallest: int = 3
     name: ClassVar[str] = "barlow"
+
+    def __post_init__(self) -> None:
+        need_finite(self)
 
     def __call__(self, z: Float[Tensor, "b *k d"], labels: Int[Tensor, "b"]) -> Float[Tensor, ""]:
         """Gradient flows to both members of a pair."""
@@ -132,6 +135,7 @@ class SingularValues:
     name: ClassVar[str] = "singular values"
 
     def __post_init__(self) -> None:
+        need_finite(self)
         known = get_args(Constraint)
         if not self.constraints or not set(self.constraints) <= set(known):
             raise ValueError(

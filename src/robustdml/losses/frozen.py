@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from robustdml.distance import Cosine, Distance
 from robustdml.draws import Draws
 from robustdml.losses.loss import itself, no_weights
+from robustdml.losses.tuples import of_directions
 from robustdml.types import Triplets
 
 
@@ -35,6 +36,7 @@ class FrozenPrototypes:
     parameter_groups = no_weights
 
     def __post_init__(self) -> None:
+        of_directions(self, self.distance)
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"FrozenPrototypes needs a finite temperature > 0, got {self.temperature}.")
 

@@ -1,5 +1,6 @@
 """The triplet loss."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,6 +30,10 @@ class Triplet:
     anchor: Literal["trained", "fixed"] = "trained"
 
     __call__, build, parameter_groups = on_mined, itself, no_weights
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin < math.inf:
+            raise ValueError(f"Triplet needs a finite margin >= 0, got {self.margin}.")
 
     def on_triplets(self, z: Float[Tensor, "t 3 d"], margin: float | None = None) -> Float[Tensor, ""]:
         """The mean over all triplets.

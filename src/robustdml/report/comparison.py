@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robustdml.report.published import canonical, published
-from robustdml.report.results import read_runs
+from robustdml.report.results import read_all, read_runs
 from robustdml.report.tables import Row, compare_rows, regressions
 
 
@@ -16,7 +16,7 @@ def rows_of(paths: Sequence[Path], *, published: bool = False) -> list[Row]:
     Raises:
         ResultError: if a result file is missing, damaged or too new.
     """
-    runs = [run for path in paths for run in read_runs(path)]
+    runs = read_all(paths)
     known = sorted({name for run in runs if (name := canonical(run.dataset))})
     return compare_rows(runs, _published(known) if published else ())
 

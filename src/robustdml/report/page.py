@@ -16,7 +16,7 @@ from robustdml.report.facts import count, fields, setup, words
 from robustdml.report.paired import paired_differences
 from robustdml.report.pictures import pictures
 from robustdml.report.published import Published, canonical, published
-from robustdml.report.results import read_runs
+from robustdml.report.results import read_all
 from robustdml.report.run import COMPONENTS, Run, sign
 
 Cells = list[str]
@@ -43,7 +43,7 @@ def build_report(
     Raises:
         ResultError: A result file is missing, damaged or too new.
     """
-    runs = [run for path in paths for run in read_runs(path)]
+    runs = read_all(paths)
     if not runs:
         raise ValueError("a report needs at least one run folder or result file")
     text = render(runs, title=title, reference=reference, examples=examples)
@@ -193,17 +193,21 @@ def _row(
 ) -> dict[str, Any]:
     """A row of scores; the highest of several trustworthy runs is marked, unless all are equal.
 
-    Scores under attack are ranked where the attacker knew the model.
+    Runs are rivals on one data set, under attack if they were attacked alike by somebody who knew the model.
     """
     ranked = [not run.unreliable and (run.white_box or not attacked) for run in runs]
-    rivals = [value for value, rival in zip(values, ranked, strict=True) if value is not None and rival]
+    leagues = [(run.dataset, *((run.profile, run.eps) if attacked else ())) for run in runs]
+    rivals: dict[tuple[object, ...], set[float]] = {}
+    for league, value, rival in zip(leagues, values, ranked, strict=True):
+        if value is not None and rival:
+            rivals.setdefault(league, set()).add(value)
     cells = [
         {
             "text": tables.one_decimal(value, scale),
             "span": span,
-            "best": rival and len(set(rivals)) > 1 and value == max(rivals),
+            "best": rival and value is not None and len(rivals[league]) > 1 and value == max(rivals[league]),
         }
-        for rival, value, span in zip(ranked, values, spans, strict=True)
+        for rival, league, value, span in zip(ranked, leagues, values, spans, strict=True)
     ]
     return {"name": name, "cells": cells, "known": any(value is not None for value in values), "strong": strong}
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustdml.report.published import Published
+from robustdml.report.published import Published, canonical
 from robustdml.report.run import COMPONENTS, Run
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ STYLES = (
 colours again with other markers."""
 WIDTH = 4.8
 """Inches, at 72 units per inch: about the width of a phone in CSS pixels."""
+TRADEOFF_HEIGHT = 3.6
 MAX_POINTS = 400
 FIGURE_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -100,8 +101,9 @@ def components_plot(runs: Sequence[Run]) -> Plot | None:
 def tradeoff_plots(runs: Sequence[Run], reference: Sequence[Published] = (), *, named_runs: bool = False) -> list[Plot]:
     """Clean recall@1 against ERS and against worst-case recall@1: one point per run, published rows with their names.
 
-    There is nothing to trade between fewer than two points. Attacks without the model are left out: weak attacks are no
-    robustness. Where no page prints a legend, `named_runs` writes the name of each run beside its point.
+    A figure holds the runs of one data set; there is nothing to trade between fewer than two points. Attacks without
+    the model are left out: weak attacks are no robustness. Where no page prints a legend, `named_runs` writes the name
+    of each run beside its point.
     """
     panels = (
         ("Recall@1 against ERS", "ERS", [(run.ers, run.ers_interval) for run in runs]),
@@ -111,56 +113,119 @@ def tradeoff_plots(runs: Sequence[Run], reference: Sequence[Published] = (), *, 
             [(None if run.worst is None else 100 * run.worst, _in_percent(run.worst_interval)) for run in runs],
         ),
     )
-    plots = []
-    for title, label, values in panels:
-        points = [
-            (place, 100 * run.clean["recall@1"], _in_percent(run.clean_interval("recall@1")), y, span)
-            for place, (run, (y, span)) in enumerate(zip(runs, values, strict=True))
-            if y is not None and "recall@1" in run.clean and run.white_box
+    datasets = list(dict.fromkeys(run.dataset for run in runs))
+    return [
+        plot
+        for title, label, values in panels
+        for dataset in datasets
+        if (
+            plot := _tradeoff(
+                f"{title}, {dataset}" if len(datasets) > 1 else title,
+                label,
+                [place for place, run in enumerate(runs) if run.dataset == dataset],
+                runs,
+                values,
+                [row for row in reference if canonical(row.dataset) == canonical(dataset)],
+                named_runs=named_runs,
+            )
+        )
+        is not None
+    ]
+
+
+def _tradeoff(
+    title: str,
+    label: str,
+    places: Sequence[int],
+    runs: Sequence[Run],
+    values: Sequence[tuple[float | None, tuple[float, float] | None]],
+    reference: Sequence[Published],
+    *,
+    named_runs: bool,
+) -> Plot | None:
+    """One panel, for the runs of one data set."""
+    points = [
+        (place, 100 * run.clean["recall@1"], _in_percent(run.clean_interval("recall@1")), y, span)
+        for place in places
+        for run, (y, span) in [(runs[place], values[place])]
+        if y is not None and "recall@1" in run.clean and run.white_box
+    ]
+    attacked_alike = any(runs[place].scorecard.get("published_protocol", True) for place, *_ in points)
+    comparable = label == "ERS" and attacked_alike
+    named = [row for row in reference if row.ers is not None and "recall@1" in row.clean and comparable]
+    if not points or len(points) + len(named) < 2:
+        return None
+
+    def draw(axes: "Axes") -> None:
+        labels = []
+        for row in named:
+            x, y = 100 * row.clean["recall@1"], float(row.ers or 0.0)
+            axes.plot(x, y, "o", color="white", markeredgecolor="#7a858f", markersize=6, zorder=1)
+            labels.append((x, y, row.defense, "#59646f"))
+        for place, x, x_span, y, y_span in points:
+            colour, marker, _ = style(place)
+            if x_span:
+                axes.plot(x_span, [y, y], color=colour, linewidth=1.4, zorder=2)
+            if y_span:
+                axes.plot([x, x], y_span, color=colour, linewidth=1.4, zorder=2)
+            axes.plot(x, y, marker, color=colour, markersize=8, markeredgecolor="white", zorder=3, clip_on=False)
+            if named_runs:
+                labels.append((x, y, runs[place].name, colour))
+        shown = [x for _, x, *_ in points] + [100 * row.clean["recall@1"] for row in named]
+        axes.set_xlim(max(0, 10 * math.floor(min(shown) / 10 - 0.7)), min(100, 10 * math.ceil(max(shown) / 10 + 0.2)))
+        axes.set_ylim(0, 100)
+        axes.set_xlabel("clean recall@1, %")
+        axes.set_ylabel(label)
+        axes.grid(color="#dde2e7", linewidth=0.7)
+        write_beside(axes, labels)
+
+    caption = "Up and to the right is better; white-box attacks alone."
+    if label != "ERS":
+        caption += " The worst case of a query is what ES, LTM and GTM together leave of its first result."
+    profiles = sorted({runs[place].profile for place, *_ in points} - {""})
+    if len(profiles) > 1:
+        caption += f" The runs were attacked in different ways ({', '.join(profiles)}): compare those of one profile."
+    if named:
+        caption += " Hollow points are published rows of the same data set, with their defense."
+    return Plot(title, figure(draw, TRADEOFF_HEIGHT, title), caption)
+
+
+def write_beside(axes: "Axes", labels: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write each (x, y, text, colour) beside its point, where it covers neither another text nor a point.
+
+    Sizes are estimated, so that equal inputs give equal figures whatever fonts are installed.
+    """
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    width, height, line, letter = 72 * WIDTH * 0.86, 72 * TRADEOFF_HEIGHT * 0.8, 10.0, 4.9
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return (x - left) / (right - left) * width, (y - bottom) / (top - bottom) * height
+
+    def cost(box: tuple[float, float, float, float]) -> float:
+        outside = max(0.0, -box[0], box[2] - width, -box[1], box[3] - height)
+        covered = sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in boxes)
+        return 50 * covered + 200 * (outside > 0) + outside
+
+    boxes = [(px - 4, py - 4, px + 4, py + 4) for px, py in (place(x, y) for x, y, *_ in labels)]
+    for x, y, text, colour in sorted(labels):
+        px, py = place(x, y)
+        size = letter * len(text)
+        candidates = [
+            (start, shift, (px + start, py + shift, px + start + size, py + shift + line))
+            for shift in (-4.0, 6.0, -14.0, 16.0, -24.0, 26.0, -34.0, 36.0, 46.0, 56.0, 66.0, 76.0)
+            for start in (-7 - size, 7.0)
         ]
-        attacked_alike = any(runs[place].scorecard.get("published_protocol", True) for place, *_ in points)
-        named = [row for row in reference if row.ers is not None and "recall@1" in row.clean and attacked_alike]
-        named = named if label == "ERS" else []
-        if not points or len(points) + len(named) < 2:
-            continue
-
-        def draw(axes: "Axes", points: Any = points, named: Any = named, label: str = label) -> None:
-            for row in named:
-                x, y = 100 * row.clean["recall@1"], row.ers
-                axes.plot(x, y, "o", color="white", markeredgecolor="#7a858f", markersize=6, zorder=1)
-                axes.annotate(
-                    row.defense, (x, y), (-6, 3), textcoords="offset points", ha="right", color="#59646f", fontsize=8.5
-                )
-            for place, x, x_span, y, y_span in points:
-                colour, marker, _ = style(place)
-                for span, line in ((x_span, lambda s, y=y: (s, [y, y])), (y_span, lambda s, x=x: ([x, x], s))):
-                    if span:
-                        axes.plot(*line(list(span)), color=colour, linewidth=1.4, zorder=2)
-                axes.plot(x, y, marker, color=colour, markersize=8, markeredgecolor="white", zorder=3, clip_on=False)
-                if named_runs:
-                    beside: Any = {"textcoords": "offset points", "ha": "right", "color": colour, "fontsize": 8.5}
-                    axes.annotate(runs[place].name, (x, y), (-7, -11), **beside)
-            shown = [x for _, x, *_ in points] + [100 * row.clean["recall@1"] for row in named]
-            axes.set_xlim(
-                max(0, 10 * math.floor(min(shown) / 10 - 0.7)), min(100, 10 * math.ceil(max(shown) / 10 + 0.2))
-            )
-            axes.set_ylim(0, 100)
-            axes.set_xlabel("clean recall@1, %")
-            axes.set_ylabel(label)
-            axes.grid(color="#dde2e7", linewidth=0.7)
-
-        caption = "Up and to the right is better; white-box attacks alone."
-        if label != "ERS":
-            caption += " The worst case of a query is what ES, LTM and GTM together leave of its first result."
-        profiles = sorted({runs[place].profile for place, *_ in points} - {""})
-        if len(profiles) > 1:
-            caption += (
-                f" The runs were attacked in different ways ({', '.join(profiles)}): compare those of one profile."
-            )
-        if named:
-            caption += " Hollow points are published rows of the same data set, with their defense."
-        plots.append(Plot(title, figure(draw, 3.6, title), caption))
-    return plots
+        start, shift, box = min(candidates, key=lambda candidate: (cost(candidate[2]), abs(candidate[1] + 4)))
+        boxes.append(box)
+        axes.annotate(
+            text,
+            (x, y),
+            (-7.0 if start < 0 else start, shift + 1.5),
+            textcoords="offset points",
+            ha="right" if start < 0 else "left",
+            color=colour,
+            fontsize=8.5,
+        )
 
 
 def _in_percent(interval: tuple[float, float] | None) -> tuple[float, float] | None:

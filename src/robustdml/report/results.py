@@ -7,7 +7,7 @@ can read, is refused with the file, what was found, what is accepted and the nex
 import json
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustdml import __version__
-from robustdml.report.run import CLEAN, AttackResult, Example, Examples, ResultError, Run, mean_score
+from robustdml.report.run import CLEAN, AttackResult, Example, Examples, ResultError, Run, mean_score, told_apart
 from robustdml.report.swipe import is_swipe, read_swipe
 
 SCHEMA = 1
@@ -53,6 +53,15 @@ def read_json(file: Path, next_command: str) -> dict[str, Any]:
     return value
 
 
+def read_all(paths: Iterable[Path | str]) -> list[Run]:
+    """The runs behind some paths, with names that tell them apart.
+
+    Raises:
+        ResultError: as `read_runs`.
+    """
+    return told_apart([run for path in paths for run in read_runs(path)])
+
+
 def read_runs(path: Path | str) -> list[Run]:
     """The runs behind `path`: one per profile of a run folder, or one for a scorecard, an evaluation or a swipe file.
 
@@ -68,7 +77,7 @@ def read_runs(path: Path | str) -> list[Run]:
     if "attacks" in value or "clean" in value or "recall@1" in value:
         run = _scored(path, value, path.stem)
         beside = path.parent
-        return [_with_company(run, beside, f"{path.name}")] if (beside / "recipe.json").exists() else [run]
+        return [_with_company(run, beside, beside.resolve().name)] if (beside / "recipe.json").exists() else [run]
     raise ResultError(
         path,
         f"an object with the keys {', '.join(sorted(value)[:6]) or '(none)'}",
@@ -96,10 +105,22 @@ def _read_folder(folder: Path) -> list[Run]:
     runs = []
     for file in scorecards:
         card = read_json(file, f"robustdml benchmark {folder}")
-        merged = {**clean, **card, "clean": {**_clean_part(clean), **_clean_part(card)}}
+        merged = {**clean, **card, **_of_all_queries(clean, card)}
         merged.setdefault("profile", file.stem.removeprefix("benchmark-"))
         runs.append(_with_company(_scored(file, merged, name), folder, name))
     return runs
+
+
+def _of_all_queries(evaluation: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
+    """Clean scores of the whole test set where it was evaluated, those of the attacked queries where it was not.
+
+    An evaluation of other weights does not count, where both files name theirs.
+    """
+    weights = [(value.get("provenance") or {}).get("weights") for value in (evaluation, card)]
+    if not evaluation or (all(weights) and weights[0] != weights[1]):
+        return {"clean": _clean_part(card), "clean_interval": card.get("clean_interval")}
+    clean = {**_clean_part(card), **_clean_part(evaluation)}
+    return {"clean": clean, "clean_interval": evaluation.get("clean_interval")}
 
 
 def _clean_part(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What one run says about itself: scores, settings and pictures as plain records, and the arithmetic of ERS."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,17 @@ class Run:
         return "(black box)" not in knowledge and "(transfer)" not in knowledge
 
     @property
+    def eps(self) -> float | None:
+        """Radius of the perturbations, where all attacks have one."""
+        value = (self.scorecard.get("threat_model") or {}).get("eps")
+        return float(value) if isinstance(value, (int, float)) else None
+
+    @property
+    def weights(self) -> str | None:
+        """Digest of the weights, in results that name it."""
+        return self.provenance.get("weights")
+
+    @property
     def worst(self) -> float | None:
         """Share of queries whose recall@1 survives ES, LTM and corrected GTM all, in [0, 1]."""
         value = self.scorecard.get("worst_case_recall@1")
@@ -157,6 +168,15 @@ class Run:
     def label(self) -> str:
         """Name and profile, short enough for a table heading."""
         return f"{self.name} ({self.profile})" if self.profile else self.name
+
+
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """The runs, named by their folder where one name stands for different weights or twice for one profile."""
+
+    def alike(a: Run, b: Run) -> bool:
+        return a is not b and a.name == b.name and (a.profile == b.profile or a.weights != b.weights)
+
+    return [replace(run, name=run.source) if any(alike(run, other) for other in runs) else run for run in runs]
 
 
 def _pair(value: Any) -> tuple[float, float] | None:

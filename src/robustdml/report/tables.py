@@ -14,11 +14,14 @@ CLEAN_COLUMNS = {"R@1": "recall@1", "R@2": "recall@2", "mAP": "map", "NMI": "nmi
 IDENTITY = ("dataset", "model", "loss", "defense")
 MARK = "†"
 EMPTY = "–"
-COLUMNS = (*IDENTITY, *CLEAN_COLUMNS, *COMPONENTS, "ERS", "worst", "source")
+ATTACKED = ("ε", "queries")
+COLUMNS = (*IDENTITY, *CLEAN_COLUMNS, *COMPONENTS, "ERS", "worst", *ATTACKED, "source")
 SCORE_COLUMNS = ("ERS", "ERS low", "ERS high", "worst")
 NOTE = (
     "Percent; components and ERS run from 0 to 100, higher is more robust, and ERS is the mean of the ten components. "
-    "worst: recall@1 that ES, LTM and GTM together leave. A collapsed model scores about 30 in ERS: read it beside R@1."
+    "worst: recall@1 that ES, LTM and GTM together leave. Clean scores are of the whole test set where it was "
+    "evaluated, those under attack of so many queries. A nearly collapsed model can score well in ERS without "
+    "finding anything: read it beside R@1."
 )
 PUBLISHED_NOTE = f"{MARK} published by its authors, not measured here."
 BLACK_BOX_MARK = "‡"
@@ -44,6 +47,8 @@ class Row:
     published: bool = False
     worst: float | None = None
     white_box: bool = True
+    eps: float | None = None
+    queries: int | None = None
 
 
 def with_distance(loss: str, distance: str) -> str:
@@ -56,7 +61,8 @@ def row_of_run(run: Run) -> Row:
     loss = with_distance(run.loss, run.distance)
     identity = (run.dataset, run.model, loss, run.defense)
     scores = (run.clean, run.components, run.ers, run.ers_interval)
-    return Row(*identity, *scores, run.label, worst=run.worst, white_box=run.white_box)
+    attacked = run.scorecard.get("queries") if run.attacks else None
+    return Row(*identity, *scores, run.label, worst=run.worst, white_box=run.white_box, eps=run.eps, queries=attacked)
 
 
 def row_of_published(row: Published) -> Row:
@@ -99,6 +105,8 @@ def cells(row: Row) -> dict[str, str]:
         **components,
         "ERS": ers,
         "worst": one_decimal(row.worst, 100.0),
+        "ε": EMPTY if row.eps is None else f"{255 * row.eps:.3g}/255",
+        "queries": EMPTY if row.queries is None else f"{row.queries:,}",
         "source": printable(row.source) + f" {MARK}" * row.published + f" {BLACK_BOX_MARK}" * (not row.white_box),
     }
 
@@ -131,7 +139,11 @@ def as_text(rows: Sequence[Row], width: int | None = None) -> str:
         for head in COLUMNS
     }
     first = len(str(len(rows)))
-    order = (*IDENTITY, "R@1", "ERS", "worst", "R@2", "mAP", "NMI", *COMPONENTS, "source") if width < 200 else COLUMNS
+    order = (
+        (*IDENTITY, "R@1", "ERS", "worst", "R@2", "mAP", "NMI", *COMPONENTS, *ATTACKED, "source")
+        if width < 200
+        else COLUMNS
+    )
     used = first
     for head in order:
         if used + 2 + widths[head] > width and blocks[-1]:
@@ -174,7 +186,9 @@ def as_csv(rows: Sequence[Row]) -> str:
     """CSV with full precision, percent as in the other tables; the interval of ERS has its own two columns."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*IDENTITY, *CLEAN_COLUMNS, *COMPONENTS, *SCORE_COLUMNS, "source", "published", "white box"])
+    writer.writerow(
+        [*IDENTITY, *CLEAN_COLUMNS, *COMPONENTS, *SCORE_COLUMNS, *ATTACKED, "source", "published", "white box"]
+    )
 
     def number(value: float | None, scale: float = 1.0) -> str:
         return "" if value is None else f"{value * scale:.10g}"
@@ -188,6 +202,8 @@ def as_csv(rows: Sequence[Row]) -> str:
                 *(number(row.components.get(name)) for name in COMPONENTS),
                 *(number(value) for value in (row.ers, low, high)),
                 number(row.worst, 100.0),
+                number(row.eps),
+                "" if row.queries is None else row.queries,
                 row.source,
                 "yes" if row.published else "no",
                 "yes" if row.white_box else "no",
@@ -215,7 +231,7 @@ def regressions(reference: Run, candidate: Run, tolerance: float | int) -> list[
     if reference.profile and candidate.profile and reference.profile != candidate.profile:
         raise ValueError(
             f"{reference.name} was scored with profile {reference.profile}, {candidate.name} with {candidate.profile}: "
-            f"not comparable. Run `robustdml benchmark {candidate.source} --profile {reference.profile}`."
+            f"not comparable. Benchmark {candidate.source} with --profile {reference.profile}."
         )
     before, after = _points(reference), _points(candidate)
     lost = []
