@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -150,6 +151,42 @@ def test_a_run_can_start_from_the_weights_of_another(tmp_path):
     recipe = quick(plain_digits_small(), start=RunReference(str(first)), optimiser=Adam(lr=0.0))
     second = train(recipe, tmp_path / "b", device="cpu")
     assert all(torch.equal(weights(first)[k], weights(second)[k]) for k in weights(first))
+
+
+def test_a_run_resumes_without_the_weights_it_began_with(tmp_path):
+    first = train(quick(plain_digits_small()), tmp_path / "a", device="cpu")
+    recipe = quick(plain_digits_small(), start=RunReference(str(first)))
+    second = train(recipe, tmp_path / "b", device="cpu")
+    shutil.rmtree(first)
+    train(recipe, second, device="cpu", resume=True)
+    with pytest.raises(DataError, match="no such folder"):
+        train(recipe, tmp_path / "c", device="cpu")
+
+
+def test_what_is_missing_of_a_checkpoint_is_named(tmp_path):
+    run = train(quick(plain_digits_small()), tmp_path / "a", device="cpu")
+    state = run / "checkpoints" / "last" / "state.pt"
+    kept = state.read_bytes()
+    state.write_bytes(b"no state")
+    with pytest.raises(DataError, match=r"damaged .*--out") as caught:
+        train(quick(plain_digits_small()), run, device="cpu", resume=True)
+    assert "weights_only" not in str(caught.value)
+    state.unlink()
+    with pytest.raises(DataError, match=r"state\.pt is missing"):
+        train(quick(plain_digits_small()), run, device="cpu", resume=True)
+    state.write_bytes(kept)
+    shutil.rmtree((run / "checkpoints" / "last").resolve())
+    with pytest.raises(DataError, match="which is gone"):
+        train(quick(plain_digits_small()), run, device="cpu", resume=True)
+    (run / "checkpoints" / "last").unlink()
+    said = []
+    train(quick(plain_digits_small()), run, device="cpu", resume=True, report=said.append)
+    assert "no checkpoint to resume: beginning at epoch 0" in said[0]
+
+
+def test_an_average_longer_than_the_training_is_warned_of(tmp_path):
+    with pytest.warns(UserWarning, match="remembers about 1,000 steps"):
+        train(quick(plain_digits_small(), averaging=0.999), tmp_path / "a", device="cpu")
 
 
 def test_a_diverging_loss_stops_the_run_with_advice(tmp_path):

@@ -19,7 +19,7 @@ from robustdml.data.folder import Folder
 from robustdml.data.images import Pixels as PixelsInMemory
 from robustdml.deep_metric import DeepMetric, trained_metric
 from robustdml.defenses import Defense, branches
-from robustdml.defenses.defense import adversary_of, first_memory, with_adversary
+from robustdml.defenses.defense import adversary_of, first_memory, made_of, with_adversary
 from robustdml.draws import Draws
 from robustdml.losses import Loss
 from robustdml.models import Pixels
@@ -72,32 +72,34 @@ def plan_training(recipe: Recipe, *, processes: int = 1) -> Json:
         raise DataError(str(error)) from error
     forward, backward, small = _trial(recipe, embedder, loss, rows)
     *_, large = _trial(recipe, embedder, loss, 2 * rows)
+    repeats = max(getattr(defense, "repeats", 1) for defense in made_of(recipe.defense))
     items, rows_per_item = recipe.batches.items, recipe.batches.rows_per_item
     asked = None if size.train is None else rows_per_item * size.train * recipe.epochs
     weights = sum(p.numel() * p.element_size() for p in embedder.parameters())
-    kept = _extrapolated(small, large, rows, math.ceil(rows_per_item * items / recipe.accumulate))
+    together = math.ceil(rows_per_item * items / recipe.accumulate)
+    kept = max(_extrapolated(*both, rows, together) for both in zip(small, large, strict=True))  # whosever turn it is
     return {
         "recipe": recipe_to_json(recipe),
         "shape": list(size.shape),
         "training_images": size.train,
         "epochs": recipe.epochs,
         "images_per_batch": rows_per_item * items * processes,
-        "steps": None if size.train is None else recipe.epochs * math.ceil(size.train / (items * processes)),
+        "steps": None if size.train is None else recipe.epochs * math.ceil(size.train / (items * processes)) * repeats,
         "parameters": sum(p.numel() for p in embedder.parameters()),
         **_passes(forward / rows, backward / rows, asked),
         "memory_mib": round((4 * weights + kept) / MIB + 1),
     }
 
 
-def _trial(recipe: Recipe, embedder: Embedder, loss: Loss, rows: int) -> tuple[float, float, int]:
-    """Forward and backward passes of a step on some random images, and the most bytes that autograd held."""
+def _trial(recipe: Recipe, embedder: Embedder, loss: Loss, rows: int) -> tuple[float, float, list[int]]:
+    """Forward and backward passes of a step on some random images, and the most bytes held for it in each branch."""
     index = torch.arange(rows)
     images = Draws(0).uniform("plan", index, size_of(recipe.data).shape)
     batch = Batch(images, index // 2, index, recipe.batches.triplets(index))
     running = in_precision(embedder, recipe.precision)
     groups = embedder.parameter_groups() | loss.parameter_groups()
     turns = sum(map(bool, groups.values())) if recipe.alternate else 1
-    forward, backward, most = 0.0, 0.0, 0  # a mixture is paid for by share, and must fit whosever turn it is
+    forward, backward, most = 0.0, 0.0, []  # a mixture is paid for by share
     for share, defense in branches(_at_most(recipe.defense)):
         with counted(running) as cost, held(embedder) as saved:
             memory = first_memory(defense, running)
@@ -105,7 +107,7 @@ def _trial(recipe: Recipe, embedder: Embedder, loss: Loss, rows: int) -> tuple[f
                 memory = _train_once(recipe, defense, running, loss, batch, turns, memory)
         forward += share * cost.forward / _BATCHES
         backward += share * cost.backward / _BATCHES
-        most = max(most, saved.most)
+        most.append(saved.most)
     return forward, backward, most
 
 

@@ -202,8 +202,8 @@ def _with_field(root: Any, parts: list[str], value: object, table: dict[str, typ
         new = value
     elif value.lower() == "none" and type(None) in typing.get_args(hints[head]):
         new = None
-    elif dataclasses.is_dataclass(old) or (old is None and value in table):
-        new = _component(old, value, table, path)
+    elif dataclasses.is_dataclass(old) or (old is None and (value in table or _components(hints[head], table))):
+        new = _component(old, value, table, path, _components(hints[head], table))
     else:
         new = parse(value, hints[head], f"--{path}")
     check_type(new, hints[head], f"--{path}")
@@ -213,10 +213,17 @@ def _with_field(root: Any, parts: list[str], value: object, table: dict[str, typ
         raise ValueError(f"--{path} {value}: {error}") from error
 
 
-def _component(old: Any, text: str, table: dict[str, type], path: str) -> Any:
+def _components(hint: Any, table: dict[str, type]) -> list[str]:
+    """Names of the types from the packages of those that a hint names; empty where it names numbers or words."""
+    nouns = {_noun(cls) for cls in typing.get_args(hint) or (hint,) if isinstance(cls, type)} - {""}
+    return [name for name, cls in table.items() if _noun(cls) in nouns]
+
+
+def _component(old: Any, text: str, table: dict[str, type], path: str, fitting: list[str] | None = None) -> Any:
     cls = table.get(text)
     if cls is None:
-        alike = [name for name, c in table.items() if old is None or _noun(c) in (_noun(type(old)), "")]
+        of_old = [name for name, c in table.items() if old is None or _noun(c) in (_noun(type(old)), "")]
+        alike = fitting if old is None and fitting else of_old
         raise ValueError(f"--{path}: unknown type {text!r}. {nearest(text, alike)}")
     kept = {f.name for f in dataclasses.fields(old)} if dataclasses.is_dataclass(old) else set()
     own = {f.name for f in dataclasses.fields(cls) if f.init}

@@ -37,7 +37,8 @@ from robustdml.serial import Json
 from robustdml.start import begin
 from robustdml.trainer import Position, Trainer
 
-LOG_EVERY = 50
+LOG_EVERY = 49
+"""Odd, so that both steps of a defense that takes turns are seen."""
 """Optimiser steps between two log entries with collapse monitors."""
 SAVE_EVERY_SECONDS = 600
 Progress = Callable[[int, int, str], None]
@@ -119,6 +120,13 @@ def train(
     if track is not None:
         project = "robustdml" if track == "wandb" else track
         accelerator.init_trackers(project, init_kwargs={"wandb": {"name": recipe.name, "dir": str(out)}})
+    total = recipe.epochs * trainer.steps_per_epoch
+    if recipe.averaging and total * (1 - recipe.averaging) < 1:
+        warnings.warn(
+            f"averaging {recipe.averaging} remembers about {1 / (1 - recipe.averaging):,.0f} steps and this training "
+            f"has {total:,}: much of the result is the weights it begins with. Train longer, or lower --averaging.",
+            stacklevel=2,
+        )
     with stop_signals() as stopped:
         run(trainer, folder, validation, stopped, report, progress)
     for tracker in accelerator.trackers:  # end_training would take the process group down, which now and then aborts

@@ -80,6 +80,12 @@ def test_the_inner_problems_are_those_of_the_definition(z):
     assert float(fled.sum()) == pytest.approx(max(0, c) + math.exp(-max(0, -c)) * max(0, reach - gone))
 
 
+@pytest.mark.parametrize("setting", [{"sharpness": float("nan")}, {"margin": -1.0}, {"gap": float("inf")}])
+def test_settings_that_would_switch_the_adversary_off_are_refused(setting):
+    with pytest.raises(ValueError, match="CollapseAware needs finite numbers >= 0"):
+        CollapseAware(Adversary(Linf(0.1), Pgd(2, 0.1)), **setting)
+
+
 def test_steps_take_turns_between_pairs_and_anchors():
     embedder, memory, moved = linear(), {}, []
     before = clean(embedder)

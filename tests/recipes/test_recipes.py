@@ -122,6 +122,27 @@ def test_settings_that_need_each_other_are_given_in_any_order():
         adjusted(base, [("seed", "1"), *settings[:1]])
 
 
+def test_a_setting_given_twice_is_refused():
+    twice = [("defense", "Replay"), ("defense", "Growing")]
+    with pytest.raises(ValueError, match=r"--defense is given twice.*--defense\.inner"):
+        adjusted(recipe("act-digits-small"), twice)
+    with pytest.raises(ValueError, match="--clip is given twice"):
+        adjusted(recipe("act-digits-small"), [("clip", "1"), ("clip", "2")])
+
+
+def test_a_loss_that_cannot_train_the_distance_before_it_brings_its_own():
+    made = adjusted(recipe("pgd-digits-small"), [("loss", "FrozenPrototypes")])
+    assert type(made.loss.distance).__name__ == "Cosine"
+    with pytest.raises(ValueError, match="does not rank by"):
+        adjusted(recipe("pgd-digits-small"), [("loss", "FrozenPrototypes"), ("loss.distance", "Euclidean")])
+
+
+def test_an_unknown_miner_is_answered_with_miners():
+    base = adjusted(recipe("act-digits-small"), [("defense", "HardnessManipulation")])
+    with pytest.raises(ValueError, match=r"unknown type 'Nope'.*SemiHard"):
+        adjusted(base, [("defense.source", "Nope")])
+
+
 def test_the_loss_of_a_hybrid_follows_the_width_of_its_model():
     base = recipe("fashion:hc2f2:ptripletN")
     made = adjusted(base, [("model.dim", "64"), ("loss.metric.margin", "0.3")])

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robustdml.report.results import read_runs
+from robustdml.report.results import read_all, read_runs
 from robustdml.report.run import COMPONENTS, ResultError, mean_score, normalised
 
 MakeRun = Callable[..., Path]
@@ -73,6 +73,26 @@ def test_every_profile_of_a_folder_is_a_run_of_its_own(robust_run: Path) -> None
     assert {run.profile for run in runs} == {"rob28", "rob28-strict"}
     assert [run.curve is not None for run in runs if run.profile == "rob28"] == [True]
     assert [run.curve is not None for run in runs if run.profile == "rob28-strict"] == [False]
+
+
+def test_clean_scores_are_those_of_the_whole_test_set_where_it_was_evaluated(robust_run: Path) -> None:
+    card = json.loads((robust_run / "benchmark-rob28.json").read_text())
+    card["clean"]["recall@1"], card["clean_interval"] = 0.25, {"recall@1": [0.2, 0.3]}
+    card["provenance"] = {"weights": "a"}
+    (robust_run / "benchmark-rob28.json").write_text(json.dumps(card))
+    evaluation = {"schema": 1, "clean": {"recall@1": 0.5}, "clean_interval": {"recall@1": [0.49, 0.51]}}
+    for weights, recall, interval in (("a", 0.5, (0.49, 0.51)), ("b", 0.25, (0.2, 0.3))):
+        whole = evaluation | {"provenance": {"weights": weights}}
+        (robust_run / "evaluation.json").write_text(json.dumps(whole))
+        (run,) = read_runs(robust_run)
+        assert run.clean["recall@1"] == recall
+        assert run.clean_interval("recall@1") == interval
+
+
+def test_runs_of_one_recipe_are_told_apart_by_their_folders(make_run: MakeRun) -> None:
+    paths = [make_run(name, name="act") for name in ("first", "second")]
+    assert [run.name for run in read_all(paths)] == ["first", "second"]
+    assert [run.name for run in read_all(paths[:1] * 2)] == ["act", "act"]
 
 
 def test_clean_scores_alone_are_a_run(tmp_path: Path) -> None:

@@ -25,8 +25,9 @@ class Options(Measured):
     """
 
     profile: str = "rob28"
-    """rob28 (grey, up to 28x28), rob32, rob224, each also as …-strict; pami28, pami224, eccv28, eccv224, qccurve28,
-    cvpr; for classifiers and hybrids class28, class32, class224; a JSON file; or module:callable"""
+    """rob28 (grey, up to 28x28), rob32, rob224, each also as …-strict; strong28, strong32, strong224 (recall@1 attacked
+    again and again); pami28, pami224, eccv28, eccv224, qccurve28, cvpr; for classifiers and hybrids class28, class32,
+    class224; a JSON file; or module:callable"""
     search: Literal["pgd", "nes"] = "pgd"
     """nes makes every attack of the profile a black-box one with as many steps"""
     population: Whole = None

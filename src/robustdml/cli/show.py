@@ -1,6 +1,7 @@
 """Result files as tables for people."""
 
 import math
+from itertools import groupby
 from pathlib import Path
 
 from robustdml.cli.terminal import both_ways, table
@@ -117,8 +118,9 @@ def _budgets(value: object, said: set[str]) -> list[str]:
     if {"ball", "search"} <= value.keys():
         ball, search = value["ball"], value["search"]
         norm = ball["type"].lower()
-        each = search.get("searches", [search])
-        effort = ", then ".join(word for one in each if (word := _search(one, norm)))
+        each = [word for one in search.get("searches", [search]) if (word := _search(one, norm))]
+        runs = [(word, len(list(alike))) for word, alike in groupby(each)]
+        effort = ", then ".join(word if count == 1 else f"{count} times {word}" for word, count in runs)
         line = f"adversary: {norm} eps {both_ways(ball['eps'], norm)}, {search['type']}" + (effort and f", {effort}")
         found += [] if line in said else [line]
         said.add(line)
@@ -127,7 +129,8 @@ def _budgets(value: object, said: set[str]) -> list[str]:
 
 def _search(search: Json, norm: str) -> str:
     size = f" of {both_ways(search['step_size'], norm)}" if "step_size" in search else ""
-    return f"{search['steps']} steps{size}" if "steps" in search else ""
+    start = " from a random start" if search.get("random_start") else ""
+    return f"{search['steps']} steps{size}{start}" if "steps" in search else ""
 
 
 def training(value: Json) -> list[str]:

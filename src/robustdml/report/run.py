@@ -174,7 +174,7 @@ def told_apart(runs: Sequence[Run]) -> list[Run]:
     """The runs, named by their folder where one name stands for different weights or twice for one profile."""
 
     def alike(a: Run, b: Run) -> bool:
-        return a is not b and a.name == b.name and (a.profile == b.profile or a.weights != b.weights)
+        return a.source != b.source and a.name == b.name and (a.profile == b.profile or a.weights != b.weights)
 
     return [replace(run, name=run.source) if any(alike(run, other) for other in runs) else run for run in runs]
 
