@@ -237,12 +237,8 @@ def overridden(recipe: Recipe, settings: Sequence[tuple[str, object]]) -> Recipe
     """
     twice = [path for path, count in Counter(path for path, _ in settings).items() if count > 1]
     if twice:
-        raise ValueError(
-            f"--{twice[0]} is given twice, and only one value can hold. Of two that go around a defense set the other "
-            "one inside: --defense.inner."
-            if twice[0] == "defense"
-            else f"--{twice[0]} is given twice, and only one value can hold."
-        )
+        inside = " Of two that go around a defense set one inside: --defense.inner." if twice[0] == "defense" else ""
+        raise ValueError(f"--{twice[0]} is given twice, and only one value can hold.{inside}")
     draft = _Draft(**{f.name: getattr(recipe, f.name) for f in fields(Recipe)})
     for path, value in settings:
         draft = _set(draft, path, value)

@@ -196,14 +196,15 @@ def _with_field(root: Any, parts: list[str], value: object, table: dict[str, typ
     if head not in names:
         raise ValueError(f"--{path}: {type(root).__name__} has no field {head!r}. {nearest(head, names)}")
     old = getattr(root, head)
+    fitting = _components(hints[head], table) if old is None else []
     if len(parts) > 1:
         new = _with_field(old, parts[1:], value, table, path)
     elif not isinstance(value, str):
         new = value
     elif value.lower() == "none" and type(None) in typing.get_args(hints[head]):
         new = None
-    elif dataclasses.is_dataclass(old) or (old is None and (value in table or _components(hints[head], table))):
-        new = _component(old, value, table, path, _components(hints[head], table))
+    elif dataclasses.is_dataclass(old) or fitting or (old is None and value in table):
+        new = _component(old, value, table, path, fitting)
     else:
         new = parse(value, hints[head], f"--{path}")
     check_type(new, hints[head], f"--{path}")
@@ -222,9 +223,8 @@ def _components(hint: Any, table: dict[str, type]) -> list[str]:
 def _component(old: Any, text: str, table: dict[str, type], path: str, fitting: list[str] | None = None) -> Any:
     cls = table.get(text)
     if cls is None:
-        of_old = [name for name, c in table.items() if old is None or _noun(c) in (_noun(type(old)), "")]
-        alike = fitting if old is None and fitting else of_old
-        raise ValueError(f"--{path}: unknown type {text!r}. {nearest(text, alike)}")
+        alike = [name for name, c in table.items() if old is None or _noun(c) in (_noun(type(old)), "")]
+        raise ValueError(f"--{path}: unknown type {text!r}. {nearest(text, fitting or alike)}")
     kept = {f.name for f in dataclasses.fields(old)} if dataclasses.is_dataclass(old) else set()
     own = {f.name for f in dataclasses.fields(cls) if f.init}
     given = {name: getattr(old, name) for name in own & kept}

@@ -38,8 +38,8 @@ from robustdml.start import begin
 from robustdml.trainer import Position, Trainer
 
 LOG_EVERY = 49
-"""Odd, so that both steps of a defense that takes turns are seen."""
-"""Optimiser steps between two log entries with collapse monitors."""
+"""Optimiser steps between two log entries with collapse monitors; odd, so that both steps of a defense that takes
+turns are seen."""
 SAVE_EVERY_SECONDS = 600
 Progress = Callable[[int, int, str], None]
 """(steps done, steps in all, how it goes), called after every step."""

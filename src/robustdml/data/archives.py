@@ -18,8 +18,7 @@ BROKEN = (
     lzma.LZMAError,
     EOFError,
     OSError,  # broken gzip and bzip2 streams
-    RuntimeError,  # an encrypted zip
-    NotImplementedError,  # an unknown compression
+    RuntimeError,  # an encrypted zip, and as NotImplementedError an unknown compression
 )
 """What reading a damaged archive raises."""
 CHUNK = 1 << 18
