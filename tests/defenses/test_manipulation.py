@@ -211,6 +211,8 @@ def test_what_cannot_be_trained_is_refused():
         manipulating(destination=Constant(2.5)).check(Triplet())
     with pytest.warns(UserWarning, match="no farther than positives"):
         manipulating(destination=Constant(2.5)).check(Triplet(Euclidean()))
+    with pytest.warns(UserWarning, match=r"every triplet is harder than -2\.0 already"):
+        manipulating(destination=Constant(-2.0)).check(Triplet())
     with pytest.warns(UserWarning, match="mostly rounding noise"):
         manipulating(destination=Gradual(), objective="KL").check(Triplet())
     with pytest.raises(ValueError, match="RandomTriplet finds triplets of other anchors"):

@@ -132,6 +132,12 @@ class HardnessManipulation:
                 f"HardnessManipulation cannot raise hardness to {most}: {type(fitting.distance).__name__} "
                 f"allows {largest} at most. For triplets as hard as possible use MinMax."
             )
+        if largest is not None and isinstance(wanted, Constant) and wanted.hardness <= -largest:
+            warnings.warn(
+                f"every triplet is harder than {wanted.hardness} already, so that none would be moved. Use a "
+                f"destination above {-largest}, e.g. -margin / 2.",
+                stacklevel=2,
+            )
         if isinstance(wanted, Gradual) and isinstance(loss, Triplet) and wanted.margin != loss.margin:
             warnings.warn(
                 f"the gradual adversary begins at hardness {-wanted.margin}, and the triplet loss has margin "
