@@ -18,6 +18,7 @@ from robustdml.defenses import (
     AnchoredMinMax,
     AnchoredShiftTraining,
     AntiCollapse,
+    Benign,
     CollapseAware,
     Constant,
     FreeTraining,
@@ -134,7 +135,7 @@ def without_budget(defense):
 
 
 def test_every_defense_of_the_library_is_tested():
-    with_files_of_their_own = {AdversarialTraining, Growing, Replay, TeacherMatching}
+    with_files_of_their_own = {AdversarialTraining, Benign, Growing, Replay, TeacherMatching}
     assert {*map(type, MADE)} | with_files_of_their_own == set(DEFENSES.values())
     assert isinstance(BatchLevel(), Loss)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from robustdml.adversary import Adversary, Linf, Pgd
-from robustdml.defenses import Growing, Mixture, Penalised, Plain, Replay, TeacherMatching
+from robustdml.defenses import Benign, Growing, Mixture, Penalised, Plain, Replay, TeacherMatching
 from robustdml.defenses.defense import first_memory
 from robustdml.draws import Draws
 from robustdml.energies import squared_shift
@@ -55,12 +55,12 @@ def test_without_a_teacher_nothing_is_trained():
         step(linear(), {})
 
 
-@pytest.mark.parametrize("wrap", [lambda d: Mixture(Plain(), d), Replay, Growing, Penalised])
+@pytest.mark.parametrize("wrap", [lambda d: Mixture(Plain(), d), Replay, Growing, Penalised, Benign])
 def test_a_defense_around_it_begins_with_the_teacher_too(wrap):
     embedder = linear()
     memory = first_memory(wrap(TeacherMatching(ADVERSARY)), embedder)
     assert {name.rsplit("teacher.", 1)[1] for name in memory} == embedder.state_dict().keys()
-    assert first_memory(wrap(Plain()) if wrap is Penalised else Mixture(Plain(), Plain()), embedder) == {}
+    assert first_memory(wrap(Plain()) if wrap in (Penalised, Benign) else Mixture(Plain(), Plain()), embedder) == {}
 
 
 def test_the_search_finds_a_direction_wherever_embeddings_lie():

@@ -2,6 +2,7 @@
 
 from typing import cast
 
+from robustdml.defenses.benign import Benign
 from robustdml.defenses.classification import AdversarialTraining
 from robustdml.defenses.collapse import AdaptedAntiCollapse, AntiCollapse
 from robustdml.defenses.decoupled import CollapseAware, RoleAscent
@@ -33,6 +34,7 @@ __all__ = [
     "AnchoredMinMax",
     "AnchoredShiftTraining",
     "AntiCollapse",
+    "Benign",
     "ClasswiseBarlow",
     "CollapseAware",
     "Constant",
