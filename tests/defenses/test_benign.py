@@ -10,7 +10,7 @@ from robustdml.defenses import AntiCollapse, Benign, Gradual, HardnessManipulati
 from robustdml.defenses.defense import first_memory
 from robustdml.distance import Euclidean
 from robustdml.draws import Draws
-from robustdml.losses import MultiSimilarity, Triplet
+from robustdml.losses import FrozenPrototypes, Margin, MultiSimilarity, Triplet
 from robustdml.types import Batch
 from tests.toys import blobs, linear, network
 
@@ -76,5 +76,8 @@ def test_two_losses_that_rank_differently_are_refused():
     Benign(Plain(), Triplet(Euclidean())).check(Triplet(Euclidean()))
     with pytest.raises(ValueError, match="defined on triplets, got MultiSimilarity"):
         Benign(AntiCollapse(ADVERSARY)).check(MultiSimilarity())
+    for beside in (Margin(), FrozenPrototypes()):
+        with pytest.raises(ValueError, match=f"no weights and no classes for its loss, and {type(beside).__name__}"):
+            Benign(Plain(), beside).check(Triplet())
     with pytest.raises(ValueError, match="numbers >= 0, got weight nan"):
         replace(Benign(Plain()), weight=float("nan"))

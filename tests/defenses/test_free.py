@@ -8,12 +8,15 @@ import torch
 from robustdml.adversary import Adversary, Linf, Noise, Pgd
 from robustdml.defenses import (
     AntiCollapse,
+    Benign,
     CollapseAware,
     Constant,
     FreeTraining,
     Gradual,
+    Growing,
     HardnessManipulation,
     MinMax,
+    Penalised,
     Plain,
     Replay,
     ShiftTraining,
@@ -179,5 +182,35 @@ def test_what_has_no_steps_cannot_be_replayed():
             Replay(inner)
     with pytest.raises(ValueError, match="CollapseAware moves other roles at every step"):
         Replay(CollapseAware(SEARCH))
+    with pytest.raises(ValueError, match="CollapseAware moves other roles at every step"):
+        Replay(Benign(CollapseAware(SEARCH)))
+    for inner in (Replay(MinMax(SEARCH)), Benign(Growing(MinMax(SEARCH)))):
+        with pytest.raises(ValueError, match="Put Growing around Replay"):
+            Replay(inner)
     with pytest.raises(ValueError, match="repeats >= 1"):
         Replay(MinMax(SEARCH), repeats=0)
+
+
+@pytest.mark.parametrize("wrap", [Benign, Penalised])
+def test_what_is_added_to_the_loss_is_added_at_every_repeat(wrap):
+    embedder = linear()
+    memory, seen = replayed(wrap(MinMax(SEARCH)), embedder, batch(), {})
+    alone, expected = replayed(MinMax(SEARCH), embedder, batch(), {})
+    torch.testing.assert_close(memory["perturbation"], alone["perturbation"])
+    for step, plain in zip(seen, expected, strict=True):
+        added = step.logs["benign" if wrap is Benign else "singular values"]
+        weight = 0.5 if wrap is Benign else 1.0
+        torch.testing.assert_close(step.loss.detach(), plain.loss.detach() + weight * added)
+
+
+def test_a_growing_adversary_can_be_replayed():
+    embedder = linear()
+    grown = Growing(Replay(MinMax(SEARCH), repeats=1), share=0.5)
+    half = replace(
+        SEARCH, ball=Linf(SEARCH.ball.eps / 2), search=replace(SEARCH.search, step_size=SEARCH.search.step_size / 2)
+    )
+    found, expected = (
+        d(embedder, Triplet(), batch(), memory={}, progress=0.25, draws=Draws(0), mean=lambda v: v)
+        for d in (grown, Replay(MinMax(half), repeats=1))
+    )
+    torch.testing.assert_close(found.loss, expected.loss)

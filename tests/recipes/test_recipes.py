@@ -66,6 +66,12 @@ def test_cheaper_recipes_take_single_steps_of_the_whole_radius():
         made = free(recipe(name))
         assert made == recipe(f"{name}-free")
         assert (made.defense.repeats * made.epochs, made.defense.inner.adversary.search) == (8, Pgd(1, 77 / 255))
+    mixed = recipe("cub:rres18px:ptripletN")
+    once = single(mixed).defense
+    assert (once.first.adversary.search, once.second) == (Pgd(1, 8 / 255, random_start=True), Plain())
+    assert (free(mixed).defense.first.inner.adversary.search, free(mixed).defense.second) == (Pgd(1, 8 / 255), Plain())
+    penalised = single(recipe("fashion:rc2f2pbt:ptripletN")).defense
+    assert penalised.inner.adversary.search == Pgd(1, 77 / 255, random_start=True)
     slow = free(recipe("pgd-cifar10-resnet18"))
     assert (slow.epochs, slow.milestones) == (50, (25, 37))
     assert "batch statistics are learned" in free(recipe("est-cub-resnet18")).note

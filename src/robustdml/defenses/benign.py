@@ -7,7 +7,7 @@ from torch import Tensor
 from robustdml.defenses.defense import Defense, Mean, first_memory, need_finite
 from robustdml.distance import Cosine, Spherical
 from robustdml.draws import Draws
-from robustdml.losses import Loss, MultiSimilarity
+from robustdml.losses import ClassLoss, Loss, MinedLoss, MultiSimilarity
 from robustdml.models.embedder import Embedder
 from robustdml.types import Batch, Step
 
@@ -46,7 +46,8 @@ class Benign:
         """The step of the inner defense, then one forward pass of the clean images."""
         step = self.inner(embedder, loss, batch, memory=memory, progress=progress, draws=draws, mean=mean)
         z = embedder(batch.images)
-        clean = self.beside(z, batch.labels, batch.triplets, draws=draws.under("benign"), index=batch.index)
+        triplets = batch.triplets if isinstance(self.beside, MinedLoss) else None
+        clean = self.beside(z, batch.labels, triplets, draws=draws.under("benign"), index=batch.index)
         logs = step.logs | {"benign": float(clean.detach())}
         return replace(step, loss=step.loss + self.weight * clean, logs=logs)
 
@@ -55,8 +56,13 @@ class Benign:
         return first_memory(self.inner, embedder)
 
     def check(self, loss: Loss) -> None:
-        """The inner defense must be able to train it, and both losses must rank alike."""
+        """The inner defense must be able to train it; both losses must rank alike, and the clean one learn nothing."""
         self.inner.check(loss)
+        if isinstance(self.beside, ClassLoss) or any(self.beside.build(2, 2).parameter_groups().values()):
+            raise ValueError(
+                f"Benign builds no weights and no classes for its loss, and {type(self.beside).__name__} has some. Make "
+                "it the loss of the recipe, or take MultiSimilarity, Triplet or Contrastive beside it."
+            )
         own, other = loss.distance, self.beside.distance
         directions = (Cosine, Spherical)
         if own != other and not (isinstance(own, directions) and isinstance(other, directions)):

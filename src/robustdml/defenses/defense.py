@@ -60,14 +60,20 @@ def first_memory(defense: Defense, embedder: Embedder) -> dict[str, Tensor]:
 
 
 def adversary_of(defense: Defense) -> Adversary | None:
-    """Who moves the images, for defenses that let one choose."""
+    """Who moves the images, for defenses that let one choose; of one around another, that of the other."""
     found = getattr(defense, "adversary", None)
-    return found if isinstance(found, Adversary) else None
+    if isinstance(found, Adversary):
+        return found
+    inner = getattr(defense, "inner", None)
+    return adversary_of(inner) if isinstance(inner, Defense) else None
 
 
 def with_adversary(defense: Defense, adversary: Adversary) -> Defense:
-    """The same defense with another adversary in place of its own."""
-    return replace(defense, adversary=adversary)  # type: ignore[type-var]  # a dataclass with that field
+    """The same defense with another adversary in place of the one that `adversary_of` finds."""
+    if hasattr(defense, "adversary"):
+        return replace(defense, adversary=adversary)  # type: ignore[type-var]  # a dataclass with that field
+    inner = with_adversary(defense.inner, adversary)  # type: ignore[attr-defined]  # as `adversary_of` found it
+    return replace(defense, inner=inner)  # type: ignore[type-var]
 
 
 def made_of(defense: Defense) -> Iterator[Defense]:

@@ -14,10 +14,12 @@ from robustdml.defenses.defense import (
     Mean,
     adversary_of,
     first_memory,
+    made_of,
     mined_on_clean,
     on_triplets_only,
     with_adversary,
 )
+from robustdml.defenses.schedule import Growing
 from robustdml.draws import Draws
 from robustdml.energies import hardness
 from robustdml.losses import Loss
@@ -118,10 +120,16 @@ class Replay:
         if self.repeats < 1:
             raise ValueError(f"Replay needs repeats >= 1, got {self.repeats}.")
         self._search  # noqa: B018  # raises
-        if isinstance(self.inner, CollapseAware):
+        inside = list(made_of(self.inner))
+        if any(isinstance(d, CollapseAware) for d in inside):
             raise ValueError(
                 "CollapseAware moves other roles at every step, so no repeat can begin where the one before ended. "
                 "For fewer gradients set --defense.adversary.search.steps."
+            )
+        if any(isinstance(d, (Replay, Growing)) for d in inside):
+            raise ValueError(
+                "Replay takes each inner step itself, so nothing inside it can repeat or shrink them. Put Growing "
+                "around Replay, and Replay there once."
             )
 
     def __call__(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from robustdml.adversary import Adversary, Nes, Pgd
-from robustdml.defenses.defense import Defense, Mean, adversary_of, first_memory, with_adversary
+from robustdml.defenses.defense import Defense, Mean, adversary_of, first_memory, made_of, with_adversary
 from robustdml.draws import Draws
 from robustdml.losses import Loss
 from robustdml.models.embedder import Embedder
@@ -30,10 +30,9 @@ class Growing:
         if not 0 < self.share <= 1:
             raise ValueError(f"Growing needs a share in (0, 1], got {self.share}.")
         in_smaller_steps(self._adversary, 1.0)
-        if getattr(self.inner, "ramps", False):
-            raise ValueError(
-                f"{type(self.inner).__name__} lets its inner steps grow by itself. Use it without Growing."
-            )
+        for inside in made_of(self.inner):
+            if isinstance(inside, Growing) or getattr(inside, "ramps", False):
+                raise ValueError(f"{type(inside).__name__} lets its inner steps grow by itself. Use one or the other.")
 
     def __call__(
         self,

@@ -9,7 +9,7 @@ from robustdml.losses.frozen import FrozenPrototypes
 from robustdml.losses.gil import Gil
 from robustdml.losses.infonce import InfoNce
 from robustdml.losses.lifted import LiftedStructure
-from robustdml.losses.loss import Loss, TripletLoss
+from robustdml.losses.loss import Loss, MinedLoss, TripletLoss
 from robustdml.losses.margin import Margin
 from robustdml.losses.npair import NPair
 from robustdml.losses.quadruplet import Quadruplet
@@ -24,6 +24,6 @@ LOSSES = cast(dict[str, type[Loss]], collected(__name__, Loss))
 
 __all__ = [
     "LOSSES", "ClassLoss", "Contrastive", "CrossEntropy", "FrozenPrototypes", "Gil", "Hybrid", "InfoNce",
-    "LiftedStructure", "Loss", "Margin", "MultiSimilarity", "NPair", "Pml", "Quadruplet", "Rhomboid", "Snr", "Triplet",
-    "TripletLoss", "pml_loss", "prototypes",
+    "LiftedStructure", "Loss", "Margin", "MinedLoss", "MultiSimilarity", "NPair", "Pml", "Quadruplet", "Rhomboid",
+    "Snr", "Triplet", "TripletLoss", "pml_loss", "prototypes",
 ]  # fmt: skip

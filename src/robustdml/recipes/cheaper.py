@@ -3,10 +3,11 @@
 `single` and `free` make them of any recipe with an adversary.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from robustdml.adversary import Adversary, Pgd
-from robustdml.defenses import Replay
+from robustdml.defenses import Defense, Mixture, Replay
 from robustdml.defenses.defense import adversary_of, with_adversary
 from robustdml.recipe import Recipe
 from robustdml.recipes.robdml import hm_lga_ics_fashion_c2f2
@@ -41,30 +42,46 @@ def hm_lga_ics_fashion_c2f2_free() -> Recipe:
 
 def single(recipe: Recipe) -> Recipe:
     """One inner step of the whole radius from a random point of the ball (Wong et al., arXiv:2001.03994)."""
-    once = Pgd(1, _adversary(recipe).ball.eps, random_start=True)
-    defense = with_adversary(recipe.defense, replace(_adversary(recipe), search=once))
-    return _noted(replace(recipe, name=f"{recipe.name}-single", defense=defense), "1 inner step, random start")
+
+    def once(defense: Defense, adversary: Adversary) -> Defense:
+        return with_adversary(defense, replace(adversary, search=Pgd(1, adversary.ball.eps, random_start=True)))
+
+    made = replace(recipe, name=f"{recipe.name}-single", defense=_cheaper(recipe, once))
+    return _noted(made, "1 inner step, random start")
 
 
 def free(recipe: Recipe, repeats: int = FREE_REPEATS) -> Recipe:
     """Steps of the whole radius between the repeats of a batch, and that many epochs fewer (arXiv:1904.12843)."""
-    once = Pgd(1, _adversary(recipe).ball.eps)
-    inner = with_adversary(recipe.defense, replace(_adversary(recipe), search=once))
+
+    def replayed(defense: Defense, adversary: Adversary) -> Defense:
+        return Replay(with_adversary(defense, replace(adversary, search=Pgd(1, adversary.ball.eps))), repeats)
+
     epochs = max(1, recipe.epochs // repeats)
     milestones = tuple(sorted({m // repeats for m in recipe.milestones} - {0}))
-    made = replace(
-        recipe, name=f"{recipe.name}-free", defense=Replay(inner, repeats), epochs=epochs, milestones=milestones
-    )
+    defense = _cheaper(recipe, replayed)
+    made = replace(recipe, name=f"{recipe.name}-free", defense=defense, epochs=epochs, milestones=milestones)
     return _noted(made, f"free variant, {repeats} repeats")
 
 
-def _adversary(recipe: Recipe) -> Adversary:
-    adversary = adversary_of(recipe.defense)
-    if adversary is None:
+def _cheaper(recipe: Recipe, change: Callable[[Defense, Adversary], Defense]) -> Defense:
+    """The defense with its adversary made cheaper, on both sides of a mixture.
+
+    Raises:
+        ValueError: if it has none.
+    """
+
+    def made(defense: Defense) -> Defense:
+        if isinstance(defense, Mixture):
+            return replace(defense, first=made(defense.first), second=made(defense.second))
+        adversary = adversary_of(defense)
+        return defense if adversary is None else change(defense, adversary)
+
+    found = made(recipe.defense)
+    if found == recipe.defense:
         raise ValueError(
             f"{recipe.name} has no adversary to make cheaper; its defense is {type(recipe.defense).__name__}."
         )
-    return adversary
+    return found
 
 
 def _noted(recipe: Recipe, departs: str) -> Recipe:
