@@ -7,7 +7,7 @@ from torch import Tensor
 from robustdml.defenses.defense import Defense, Mean, first_memory, need_finite
 from robustdml.distance import Cosine, Spherical
 from robustdml.draws import Draws
-from robustdml.losses import ClassLoss, Loss, MinedLoss, MultiSimilarity
+from robustdml.losses import ClassLoss, FrozenPrototypes, Loss, MinedLoss, MultiSimilarity
 from robustdml.models.embedder import Embedder
 from robustdml.types import Batch, Step
 
@@ -58,10 +58,11 @@ class Benign:
     def check(self, loss: Loss) -> None:
         """The inner defense must be able to train it; both losses must rank alike, and the clean one learn nothing."""
         self.inner.check(loss)
-        if isinstance(self.beside, ClassLoss) or any(self.beside.build(2, 2).parameter_groups().values()):
+        knows_classes = isinstance(self.beside, (ClassLoss, FrozenPrototypes))
+        if knows_classes or any(self.beside.build(2, 2).parameter_groups().values()):
             raise ValueError(
-                f"Benign builds no weights and no classes for its loss, and {type(self.beside).__name__} has some. Make "
-                "it the loss of the recipe, or take MultiSimilarity, Triplet or Contrastive beside it."
+                f"Benign builds no weights and no classes for its loss, and {type(self.beside).__name__} has some. "
+                "Make it the loss of the recipe, or take MultiSimilarity, Triplet or Contrastive beside it."
             )
         own, other = loss.distance, self.beside.distance
         directions = (Cosine, Spherical)
