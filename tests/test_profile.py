@@ -151,7 +151,7 @@ def test_the_black_box_steps_of_l2_cross_the_ball():
 def test_strong_profiles_attack_recall_again_and_again(name, eps):
     profile = PROFILES[name]
     assert not profile.has_ers
-    assert [m.name for m in profile.measurements] == ["ES", "LTM", "GTM"]
+    assert [m.name for m in profile.measurements] == ["ES", "LTM", "GTM", "LTM-nearest", "leave-class"]
     for m in profile.measurements:
         assert m.adversary.ball == Linf(eps)
         quick, *searches = m.adversary.search.searches

@@ -14,6 +14,7 @@ from robustdml.attacks.goals import (
     EmbeddingShift,
     FixedWeight,
     Goal,
+    LeaveClass,
     Misclassify,
     Mismatch,
     Misrank,
@@ -221,8 +222,9 @@ def _published_profiles() -> list[Profile]:
 
 
 def _strong(name: str, eps: float, smallest: int, largest: int | None) -> Profile:
-    """Recall@1 attacked over and over: three goals, 100 steps of three sizes, random starts."""
-    goals: dict[str, Goal] = {"ES": EmbeddingShift(), "LTM": Misrank(), "GTM": Mismatch()}
+    """Recall@1 attacked over and over: five goals, 100 steps of three sizes, random starts."""
+    named: dict[str, Goal] = {"ES": EmbeddingShift(), "LTM": Misrank(), "GTM": Mismatch()}
+    goals = named | {"LTM-nearest": Misrank(pulled="nearest"), "leave-class": LeaveClass()}
     few, reach = STRONG_STEPS // 10, eps / STRONG_STEPS
     sizes = [Pgd(few, 2.5 * eps / few), *(Pgd(STRONG_STEPS, f * reach) for f in (2.5, 1.0, 10.0))]
     starts = [Pgd(STRONG_STEPS, 2.5 * reach, random_start=True)] * RESTARTS

@@ -41,6 +41,9 @@ COMPONENTS: dict[str, Component] = {
 WORST_CASE = ("ES", "LTM", "GTM-corrected")
 """A query's recall@1 survives if it survives all of these."""
 
+STRONGER = ("LTM-nearest", "leave-class")
+"""And these, where they were measured: strong profiles run them."""
+
 
 def normalised(name: str, raw: Number) -> Number:
     """A component in 0 … 100 from the number a table prints: percentile ranks and recalls in percent."""

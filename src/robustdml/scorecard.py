@@ -16,7 +16,7 @@ from robustdml.deep_metric import DeepMetric
 from robustdml.distance import Distance
 from robustdml.evaluate import Evaluation
 from robustdml.profile import Profile
-from robustdml.score import COMPONENTS, WORST_CASE, ers, normalised
+from robustdml.score import COMPONENTS, STRONGER, WORST_CASE, ers, normalised
 from robustdml.serial import Json, to_json
 
 SCHEMA = 1
@@ -142,7 +142,8 @@ def _merged(checks: list[Check]) -> list[Check]:
 
 
 def _survivors(arrays: dict[str, dict[str, np.ndarray]]) -> np.ndarray | None:
-    """Per query whether recall@1 survives ES, LTM and corrected GTM all; `None` if one was not measured.
+    """Per query whether recall@1 survives ES, LTM and corrected GTM all, and the stronger ones; `None` if one of the
+    three was not measured.
 
     Strict profiles attack the corrected target under the name GTM itself, strong ones run each goal several times
     under names such as "ES start 1".
@@ -153,6 +154,7 @@ def _survivors(arrays: dict[str, dict[str, np.ndarray]]) -> np.ndarray | None:
         if not own:
             return None
         found += own
+    found += [own for name in STRONGER for own in _runs_of(name, arrays)]
     return np.min(found, axis=0)
 
 

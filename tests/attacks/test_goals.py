@@ -13,6 +13,7 @@ from robustdml.attacks.goals import (
     DynamicWeight,
     EmbeddingShift,
     FixedWeight,
+    LeaveClass,
     Misclassify,
     Mismatch,
     Misrank,
@@ -37,6 +38,7 @@ INSTANCES = [
     *(kind(direction, count, unique) for kind in (Candidate, Query) for direction in ("raise", "lower")
       for count, unique in ((1, False), (3, False), (3, True))),
     *(TargetedMismatch(), TargetedMismatch(unique=True), EmbeddingShift(), Misrank(), Misrank("included")),
+    *(Misrank(pulled="nearest"), LeaveClass()),
     *(Mismatch(), Mismatch("as-published"), TopOut()),
     *(kind(direction, 2, True, "distance") for kind in (Candidate, Query) for direction in ("raise", "lower")),
     *(kind(direction, 2, True, sampling=sampling) for kind in (Candidate, Query)
@@ -366,6 +368,7 @@ DEFEATED = [
     (Candidate("raise"), "prank", 0), (Candidate("lower"), "prank", 1), (Query("raise"), "prank", 0),
     (Query("lower"), "prank", 1), (TargetedMismatch(), "cosine", 1), (EmbeddingShift(), "recall@1", 0),
     (Misrank(), "recall@1", 0), (Mismatch(), "recall@1", 0), (TopOut(), "retain@4", 0),
+    (Misrank(pulled="nearest"), "recall@1", 0), (LeaveClass(), "recall@1", 0),
     (Order(), "swapped", 1), (Candidate("raise", objective="distance"), "prank", 0),
 ]  # fmt: skip
 
@@ -489,7 +492,7 @@ def test_misranking_leaves_a_query_without_its_class_alone():
 
 @pytest.mark.parametrize(("goal", "name", "best"), [
     (EmbeddingShift(), "recall@1", 0), (Misrank(), "recall@1", 0), (Mismatch(), "recall@1", 0),
-    (TopOut(), "retain@4", 0),
+    (TopOut(), "retain@4", 0), (Misrank(pulled="nearest"), "recall@1", 0), (LeaveClass(), "recall@1", 0),
 ], ids=repr)  # fmt: skip
 def test_a_greedy_goal_is_achieved_when_its_score_is_zero(goal, name, best):
     metric, scene, images = toy()
@@ -838,3 +841,42 @@ def test_an_energy_is_the_same_where_nobody_asks_for_its_gradient(goal, distance
     assert with_gradient.requires_grad
     assert not without.requires_grad
     torch.testing.assert_close(without, with_gradient.detach(), atol=1e-12, rtol=1e-9)
+
+
+@ALL
+@INSIDE
+def test_pulling_in_the_nearest_lowers_by_how_much_the_first_result_is_right(distance, inside):
+    metric, scene, images = toy(distance, inside)
+    z = metric.embed(images) + 0.1
+    goal = Misrank(pulled="nearest")
+    found = goal.energy(scene, goal.choose(scene, draws=Draws(0), index=torch.arange(5)))(z, torch.arange(5), 0)
+    d = distance.matrix(z, scene.gallery.z)
+    for i in range(5):
+        others = [j for j in range(scene.size) if scene.itself is None or j != int(scene.itself[i])]
+        same = [float(d[i, j]) for j in others if scene.gallery.labels[j] == scene.labels[i]]
+        wrong = [float(d[i, j]) for j in others if scene.gallery.labels[j] != scene.labels[i]]
+        assert float(found[i]) == pytest.approx(max(0.0, min(wrong) - min(same)), abs=1e-6)
+
+
+@ALL
+@INSIDE
+def test_leaving_a_class_lowers_the_margin_between_the_means_of_classes(distance, inside):
+    metric, scene, images = toy(distance, inside)
+    z = metric.embed(images) + 0.1
+    goal = LeaveClass()
+    found = goal.energy(scene, goal.choose(scene, draws=Draws(0), index=torch.arange(5)))(z, torch.arange(5), 0)
+    labels = scene.gallery.labels
+    placed = distance.place(scene.gallery.z)
+    for i in range(5):
+        d = {int(c): distance.matrix(z[i : i + 1], placed[labels == c].mean(dim=0)[None]) for c in labels.unique()}
+        own = float(d.pop(int(scene.labels[i])))
+        assert float(found[i]) == pytest.approx(min(map(float, d.values())) - own, abs=1e-6)
+
+
+def test_a_query_without_a_class_or_with_the_only_one_cannot_leave_it():
+    images, labels = blobs()
+    for changed in (torch.where(torch.arange(len(labels)) == ROWS[0], 70, labels), torch.zeros_like(labels)):
+        metric, scene = scene_of(linear(), Spherical(), images, changed, ROWS)
+        outcome = attacked(LeaveClass(), metric, scene, images[ROWS])
+        assert bool(torch.isfinite(outcome.images).all())
+    assert torch.equal(outcome.images, images[ROWS])

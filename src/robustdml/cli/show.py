@@ -6,7 +6,7 @@ from pathlib import Path
 
 from robustdml.cli.terminal import both_ways, table
 from robustdml.report.glossary import CLEAN
-from robustdml.score import COMPONENTS
+from robustdml.score import COMPONENTS, STRONGER
 from robustdml.serial import Json
 
 UNSCALED = ("cosine", "shift", "tau")
@@ -51,7 +51,8 @@ def scorecard(card: Json, remarks: list[str], file: Path) -> list[str]:
     if "ers_undefined" in card and {c.attack for c in COMPONENTS.values()} <= set(card["attacks"]):
         score.append(f"no ERS: {card['ers_undefined']}")
     if card.get("worst_case_recall@1") is not None:
-        score.append(f"recall@1 that survives ES, LTM and GTM together: {_percent(card['worst_case_recall@1'])} %")
+        attacks = ", ".join(["ES", "LTM", *(name for name in STRONGER if name in card["attacks"])])
+        score.append(f"recall@1 that survives {attacks} and GTM together: {_percent(card['worst_case_recall@1'])} %")
     flags = [f"unreliable: {flag['name']}: {flag['message']}" for flag in card["flags"]]
     return [*head, *table(columns, rows, left=3), *score, *flags, *_remarks(remarks), f"written: {file}"]
 

@@ -157,7 +157,7 @@ def _scores(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 _row(runs, "ERS", [run.ers for run in runs], [_span(run.ers_interval) for run in runs], strong=True),
                 _row(
                     runs,
-                    "Recall@1 left by ES, LTM and GTM together, %",
+                    "Recall@1 left by ES, LTM, GTM (and stronger) together, %",
                     [run.worst for run in runs],
                     [_span(run.worst_interval, 100.0) for run in runs],
                     100.0,

@@ -181,7 +181,7 @@ def _tradeoff(
 
     caption = "Up and to the right is better; white-box attacks alone."
     if label != "ERS":
-        caption += " The worst case of a query is what ES, LTM and GTM together leave of its first result."
+        caption += " The worst case of a query is what ES, LTM, GTM (and stronger attacks) leave of its first result."
     profiles = sorted({runs[place].profile for place, *_ in points} - {""})
     if len(profiles) > 1:
         caption += f" The runs were attacked in different ways ({', '.join(profiles)}): compare those of one profile."

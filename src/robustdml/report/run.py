@@ -136,7 +136,7 @@ class Run:
 
     @property
     def worst(self) -> float | None:
-        """Share of queries whose recall@1 survives ES, LTM and corrected GTM all, in [0, 1]."""
+        """Share of queries whose recall@1 survives ES, LTM, corrected GTM and stronger attacks all, in [0, 1]."""
         value = self.scorecard.get("worst_case_recall@1")
         return float(value) if isinstance(value, (int, float)) else None
 

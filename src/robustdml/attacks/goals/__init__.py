@@ -4,6 +4,7 @@ from typing import cast
 
 from robustdml.attacks.goals.agnostic import Agnostic
 from robustdml.attacks.goals.candidate import Candidate
+from robustdml.attacks.goals.class_mean import LeaveClass
 from robustdml.attacks.goals.goal import Goal
 from robustdml.attacks.goals.matching import Mismatch, TopOut
 from robustdml.attacks.goals.misclassify import Misclassify
@@ -28,6 +29,7 @@ __all__ = [
     "EmbeddingShift",
     "FixedWeight",
     "Goal",
+    "LeaveClass",
     "Misclassify",
     "Mismatch",
     "Misrank",
