@@ -188,3 +188,16 @@ def test_a_start_is_taken_away_again():
     begun = override(recipe("plain-digits-small"), "start", "runs/x")
     assert override(begun, "start.path", "runs/y").start == RunReference("runs/y")
     assert override(begun, "start", "none").start is None
+
+
+def test_robust_recipes_begin_with_the_run_they_need_and_rank_on_the_sphere():
+    for name, start, steps in (
+        ("fashion-c2f2", "act-fashion-c2f2-quick", 8),
+        ("cifar100-resnet18", "plain-cifar100-resnet18", 4),
+    ):
+        made = recipe(f"robust-{name}")
+        assert made.start == RunReference(f"runs/{start}")
+        assert made.start.path.removeprefix("runs/") in recipes()
+        assert made.defense.inner.adversary.search.steps == steps
+        assert type(made.loss.distance).__name__ == "Spherical"
+        assert (made.decay, made.averaging > 0) == ("cosine", True)

@@ -10,7 +10,7 @@ from typing import cast
 from robustdml.data.table import dataset
 from robustdml.plugins import installed
 from robustdml.recipe import Recipe, component_types, overridden
-from robustdml.recipes import cheaper, classification, digits, robdml, robrank, robrank224, successors
+from robustdml.recipes import cheaper, classification, digits, robdml, robrank, robrank224, robust, successors
 from robustdml.recipes.grammar import from_string
 from robustdml.runs import read_recipe
 from robustdml.serial import nearest
@@ -23,7 +23,7 @@ def recipes() -> Mapping[str, Callable[[], Recipe]]:
     """Every recipe that has a name: `act_fashion_c2f2` is called act-fashion-c2f2."""
     own = {
         name.replace("_", "-"): function
-        for module in (digits, robrank, robdml, successors, cheaper, classification, robrank224)
+        for module in (digits, robrank, robdml, successors, cheaper, classification, robrank224, robust)
         for name, function in vars(module).items()
         if inspect.isfunction(function) and function.__module__ == module.__name__ and name[0] != "_"
         and inspect.signature(function) == _RECIPE

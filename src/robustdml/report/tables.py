@@ -20,8 +20,8 @@ SCORE_COLUMNS = ("ERS", "ERS low", "ERS high", "worst")
 NOTE = (
     "Percent; components and ERS run from 0 to 100, higher is more robust, and ERS is the mean of the ten components. "
     "worst: recall@1 that ES, LTM and GTM together leave, in strong profiles all attacks. Clean scores are of the "
-    "whole test set where it was evaluated, those under attack of `queries`. A nearly collapsed model can score well in "
-    "ERS without finding anything: read it beside R@1."
+    "whole test set where it was evaluated, those under attack of `queries`. A nearly collapsed model can score well "
+    "in ERS without finding anything: read it beside R@1."
 )
 PUBLISHED_NOTE = f"{MARK} published by its authors, not measured here."
 BLACK_BOX_MARK = "‡"
