@@ -359,7 +359,7 @@ def test_searches_in_turn_are_planned_to_the_end_and_said_to_take_up_to_so_many_
     code, out, err = call("benchmark", trained, "--profile", "strong28", "--dry-run", "--json")
     assert code == 0, err
     most = 10 + 3 * 100 + 5 * 100
-    assert json.loads(out)["backward_per_image"] == 3 * most
+    assert json.loads(out)["backward_per_image"] == 5 * most
     assert (
         "10 steps of 19.25/255 = 0.0755, then 100 steps"
         in call("benchmark", trained, "--profile", "strong28", "--dry-run")[1]
