@@ -2,7 +2,7 @@
 
 The files are those of `robustdml evaluate` and of `robustdml benchmark` with PROFILE, PROFILE-strict and the strong
 profile of the same radius (rob28: strong28). Rows come in the order given; a dash is what no file holds. An interval is
-at 95 %; "worst" is the recall@1 that ES, LTM and GTM of the profile together leave.
+at 95 %; "worst" is the recall@1 that the attacks on it of the profile together leave.
 
     python benchmarks/full_table.py docs/results/plain-fashion-c2f2 docs/results/act-fashion-c2f2-quick
     python benchmarks/full_table.py docs/results/*cifar100* --profile rob32
@@ -43,8 +43,7 @@ def worst(run: Run | None) -> str:
     """Worst-case recall@1 in percent with its interval."""
     if run is None or run.worst is None:
         return EMPTY
-    interval = run.scorecard.get("worst_case_interval")
-    ends = f" [{', '.join(one_decimal(end, 100) for end in interval)}]" if interval else ""
+    ends = f" [{', '.join(one_decimal(end, 100) for end in run.worst_interval)}]" if run.worst_interval else ""
     return one_decimal(run.worst, 100) + ends
 
 

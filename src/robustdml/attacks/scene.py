@@ -40,6 +40,14 @@ class RetrievalSystem:
         return distances_to(self.distance, self.gallery.z)
 
     @cached_property
+    def to_class_means(self) -> tuple[Int[Tensor, "c"], ToRows]:
+        """The classes of the gallery, and differentiable distances to the mean embedding of each."""
+        classes, members, counts = self.gallery.labels.unique(return_inverse=True, return_counts=True)
+        placed = self.distance.place(self.gallery.z)
+        sums = placed.new_zeros(len(classes), placed.shape[1]).index_add(0, members, placed)
+        return classes, self.distance.against(sums / counts[:, None])
+
+    @cached_property
     def resolution(self) -> float:
         """Distances closer than this are tied."""
         return self.distance.resolution(precise(self.gallery.z))

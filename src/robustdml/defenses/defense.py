@@ -70,7 +70,7 @@ def adversary_of(defense: Defense) -> Adversary | None:
 
 def with_adversary(defense: Defense, adversary: Adversary) -> Defense:
     """The same defense with another adversary in place of the one that `adversary_of` finds."""
-    if hasattr(defense, "adversary"):
+    if isinstance(getattr(defense, "adversary", None), Adversary):
         return replace(defense, adversary=adversary)  # type: ignore[type-var]  # a dataclass with that field
     inner = with_adversary(defense.inner, adversary)  # type: ignore[attr-defined]  # as `adversary_of` found it
     return replace(defense, inner=inner)  # type: ignore[type-var]

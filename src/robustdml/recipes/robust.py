@@ -15,7 +15,7 @@ from robustdml.types import RunReference
 def robust_fashion_c2f2() -> Recipe:
     """The model of ACT trained further: adversarial normalised softmax, and multi-similarity of clean images; ours.
 
-    8 inner steps of 12/255 in bfloat16. From random weights the adversarial loss stays at that of guessing.
+    8 inner steps of 12/255 in bfloat16. From random weights the loss did not leave that of guessing.
     """
     act = act_fashion_c2f2_quick()
     return replace(
@@ -23,7 +23,7 @@ def robust_fashion_c2f2() -> Recipe:
         name="robust-fashion-c2f2",
         start=RunReference(f"runs/{act.name}"),
         loss=Pml("NormalizedSoftmaxLoss", distance=Spherical()),
-        defense=_proxies_and_pairs(fewer_steps(ADVERSARY_28, 8), weight=1.0),
+        defense=_proxies_and_pairs(fewer_steps(ADVERSARY_28, 8)),
         decay="cosine",
         averaging=0.999,
         paper="",
@@ -38,7 +38,7 @@ def robust_cifar100_resnet18() -> Recipe:
         plain,
         name="robust-cifar100-resnet18",
         start=RunReference(f"runs/{plain.name}"),
-        defense=_proxies_and_pairs(ADVERSARY_32, weight=1.0),
+        defense=_proxies_and_pairs(ADVERSARY_32),
         optimiser=Adam(lr=3e-4),
         epochs=5,
         milestones=(),
@@ -48,5 +48,5 @@ def robust_cifar100_resnet18() -> Recipe:
     )
 
 
-def _proxies_and_pairs(adversary: Adversary, weight: float) -> Defense:
-    return Benign(AdversarialTraining(adversary), MultiSimilarity(), weight)
+def _proxies_and_pairs(adversary: Adversary) -> Defense:
+    return Benign(AdversarialTraining(adversary), MultiSimilarity(), weight=1.0)

@@ -19,7 +19,8 @@ def catride_fashion_c2f2() -> Recipe:
 
 def catride_fashion_c2f2_quick() -> Recipe:
     """The same with 8 inner steps of 12/255 in bfloat16."""
-    return _quick(_with("catride", CollapseAware(fewer_steps(ADVERSARY_16, 8)), "catride"))
+    made = _quick(_with("catride", CollapseAware(fewer_steps(ADVERSARY_16, 8)), "catride"))
+    return replace(made, note=_QUICK)
 
 
 def roleascent_fashion_c2f2_quick() -> Recipe:

@@ -30,10 +30,7 @@ class LeaveClass:
 
     def energy(self, scene: Scene, aims: Int[Tensor, "b m"]) -> Energy:
         """The difference; zero for a query whose class the gallery lacks, or where it has no other."""
-        classes, members, counts = scene.gallery.labels.unique(return_inverse=True, return_counts=True)
-        sums = scene.clean.new_zeros(len(classes), scene.clean.shape[1])
-        placed = scene.distance.place(scene.gallery.z)
-        to_means = scene.distance.against(sums.index_add(0, members, placed) / counts[:, None])
+        classes, to_means = scene.system.to_class_means
         own = scene.labels[:, None] == classes[None, :]
         defined = own.any(dim=1) & (len(classes) > 1)
 
