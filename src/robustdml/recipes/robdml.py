@@ -130,7 +130,7 @@ def hm_lga_ics_sop_resnet18_8steps() -> Recipe:
 def hm_cifar100_resnet18() -> Recipe:
     """The plain model trained further with HM[S,M], 4 inner steps."""
     defense = HardnessManipulation(until_saturated(ADVERSARY_32), SOURCE, Sampled(SemiHard(0.2)))
-    return _further("hm", defense)
+    return replace(_further("hm", defense), note=UNMEASURED)
 
 
 def hm_lga_cifar100_resnet18() -> Recipe:
@@ -154,7 +154,7 @@ def _with(plain: Recipe, prefix: str, defense: Defense, note: str = UNMEASURED) 
 
 
 def _further(prefix: str, defense: Defense) -> Recipe:
-    return replace(further(plain_cifar100_resnet18(), prefix, defense, "robdml"), note=UNMEASURED)
+    return further(plain_cifar100_resnet18(), prefix, defense, "robdml")
 
 
 def _in_8_steps(recipe: Recipe) -> Recipe:
