@@ -8,6 +8,7 @@ import pytest
 from robustdml.adversary import Pgd
 from robustdml.data import DataError, Folder
 from robustdml.defenses import Plain
+from robustdml.defenses.defense import adversary_of
 from robustdml.recipe import override, recipe_from_json, recipe_to_json
 from robustdml.recipes import adjusted, check_resumed, recipe, recipes
 from robustdml.recipes.cheaper import free, single
@@ -192,12 +193,13 @@ def test_a_start_is_taken_away_again():
 
 def test_robust_recipes_begin_with_the_run_they_need_and_rank_on_the_sphere():
     for name, start, steps in (
-        ("fashion-c2f2", "act-fashion-c2f2-quick", 8),
+        ("fashion-c2f2-first", "act-fashion-c2f2-quick", 8),
+        ("fashion-c2f2", "robust-fashion-c2f2-first", 8),
         ("cifar100-resnet18", "plain-cifar100-resnet18", 4),
     ):
         made = recipe(f"robust-{name}")
         assert made.start == RunReference(f"runs/{start}")
         assert made.start.path.removeprefix("runs/") in recipes()
-        assert made.defense.inner.adversary.search.steps == steps
+        assert adversary_of(made.defense).search.steps == steps
         assert type(made.loss.distance).__name__ == "Spherical"
         assert (made.decay, made.averaging > 0) == ("cosine", True)
