@@ -47,7 +47,7 @@ def robust_fashion_c2f2() -> Recipe:
 
 
 def robust_cifar100_resnet18() -> Recipe:
-    """The plain model trained further in the same way, 4 inner steps; ours."""
+    """The plain model trained further as in the second stage on Fashion-MNIST, 4 inner steps; ours."""
     plain = plain_cifar100_resnet18()
     return replace(
         plain,
