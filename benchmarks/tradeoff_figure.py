@@ -4,6 +4,7 @@ python benchmarks/tradeoff_figure.py docs/results/*fashion* --profile rob28 --ou
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from robustdml.files import write_text
@@ -19,6 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders or result files")
     parser.add_argument("--profile", default="rob28", help="whose results are shown")
+    parser.add_argument("--cut", default="", help="names of runs are shown up to this word, such as fashion")
     parser.add_argument("--no-published", action="store_true", help="leave out the published rows")
     parser.add_argument("--out", type=Path, required=True, help="OUT-ers.svg and OUT-worst.svg are written")
     options = parser.parse_args()
@@ -26,6 +28,8 @@ def main() -> None:
         runs = [run for run in read_all(options.runs) if run.profile == options.profile]
     except ResultError as error:
         parser.error(str(error))
+    if options.cut:
+        runs = [replace(run, name=run.name.split(f"-{options.cut}")[0]) for run in runs]
     known = sorted({name for run in runs if (name := canonical(run.dataset))})
     rows = [] if options.no_published or not known else published(*known)
     named = list({row.defense: row for row in reversed(rows) if row.loss.startswith("Triplet")}.values())

@@ -1,5 +1,6 @@
 import base64
 import io
+import itertools
 import math
 import re
 from dataclasses import replace
@@ -8,9 +9,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
 from PIL import Image
 
 from robustdml.report.plots import (
+    TRADEOFF_HEIGHT,
+    WIDTH,
     components_plot,
     contrast_factor,
     curve_plots,
@@ -20,6 +26,7 @@ from robustdml.report.plots import (
     style,
     tradeoff_plots,
     training_plots,
+    write_beside,
 )
 from robustdml.report.published import published
 from robustdml.report.results import read_runs
@@ -71,6 +78,24 @@ def test_runs_look_different_and_may_carry_their_names(plain_run: Path, robust_r
     names = {run.name for run in runs}
     assert names <= set(labels(tradeoff_plots(runs, named_runs=True)[0].svg))
     assert not names & set(labels(tradeoff_plots(runs)[0].svg))
+
+
+def test_names_of_crowded_points_cover_neither_each_other_nor_a_point() -> None:
+    figure = Figure(figsize=(WIDTH, TRADEOFF_HEIGHT), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlim(70, 100)
+    axes.set_ylim(0, 40)
+    points = [(80.8, 0.0), (81.5, 0.2), (86.0, 0.0), (87.5, 0.0), (87.6, 0.1), (87.7, 0.2), (89.0, 0.0), (99.5, 39.5)]
+    write_beside(axes, [(x, y, f"defense-{place}", "black") for place, (x, y) in enumerate(points)])
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    boxes = [Text.get_window_extent(text, renderer) for text in axes.texts]
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
+    for x, y in axes.transData.transform(points):
+        assert not any(box.contains(x, y) for box in boxes)
+    joined = [text for text in axes.texts if isinstance(text, Annotation) and text.arrow_patch is not None]
+    assert 0 < len(joined) < len(points)
 
 
 def test_one_point_is_no_trade_off(robust_run: Path) -> None:

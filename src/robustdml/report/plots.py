@@ -158,26 +158,29 @@ def _tradeoff(
 
     def draw(axes: "Axes") -> None:
         labels = []
+        bars = []
         for row in named:
             x, y = 100 * row.clean["recall@1"], float(row.ers or 0.0)
             axes.plot(x, y, "o", color="white", markeredgecolor="#7a858f", markersize=6, zorder=1)
             labels.append((x, y, row.defense, "#59646f"))
         for place, x, x_span, y, y_span in points:
             colour, marker, _ = style(place)
-            if x_span:
-                axes.plot(x_span, [y, y], color=colour, linewidth=1.4, zorder=2)
-            if y_span:
-                axes.plot([x, x], y_span, color=colour, linewidth=1.4, zorder=2)
+            drawn = [((x_span[0], y), (x_span[1], y))] if x_span else []
+            drawn += [((x, y_span[0]), (x, y_span[1]))] if y_span else []
+            for (x0, y0), (x1, y1) in drawn:
+                axes.plot([x0, x1], [y0, y1], color=colour, linewidth=1.4, zorder=2)
+            bars += drawn
             axes.plot(x, y, marker, color=colour, markersize=8, markeredgecolor="white", zorder=3, clip_on=False)
             if named_runs:
                 labels.append((x, y, runs[place].name, colour))
         shown = [x for _, x, *_ in points] + [100 * row.clean["recall@1"] for row in named]
         axes.set_xlim(max(0, 10 * math.floor(min(shown) / 10 - 0.7)), min(100, 10 * math.ceil(max(shown) / 10 + 0.2)))
-        axes.set_ylim(0, 100)
+        tops = [max(y, *span) if span else y for *_, y, span in points] + [float(row.ers or 0) for row in named]
+        axes.set_ylim(0, min(100, 20 * math.ceil(max(tops) / 20 + 0.5)))
         axes.set_xlabel("clean recall@1, %")
         axes.set_ylabel(label)
         axes.grid(color="#dde2e7", linewidth=0.7)
-        write_beside(axes, labels)
+        write_beside(axes, labels, bars)
 
     caption = "Up and to the right is better; white-box attacks alone."
     if label != "ERS":
@@ -190,41 +193,69 @@ def _tradeoff(
     return Plot(title, figure(draw, TRADEOFF_HEIGHT, title), caption)
 
 
-def write_beside(axes: "Axes", labels: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write each (x, y, text, colour) beside its point, where it covers neither another text nor a point.
+def write_beside(
+    axes: "Axes",
+    labels: Sequence[tuple[float, float, str, str]],
+    bars: Sequence[tuple[tuple[float, float], tuple[float, float]]] = (),
+) -> None:
+    """Write each (x, y, text, colour) near its point, where it covers no other text, no point and none of the `bars`
+    (pairs of ends). A thin line joins a text to its point where they are not side by side.
 
     Sizes are estimated, so that equal inputs give equal figures whatever fonts are installed.
     """
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    left, right, bottom, top = (float(limit) for limit in (*axes.get_xlim(), *axes.get_ylim()))
     width, height, line, letter = 72 * WIDTH * 0.86, 72 * TRADEOFF_HEIGHT * 0.8, 10.0, 4.9
 
     def place(x: float, y: float) -> tuple[float, float]:
         return (x - left) / (right - left) * width, (y - bottom) / (top - bottom) * height
 
-    def cost(box: tuple[float, float, float, float]) -> float:
-        outside = max(0.0, -box[0], box[2] - width, -box[1], box[3] - height)
-        covered = sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in boxes)
-        return 50 * covered + 200 * (outside > 0) + outside
+    def covers(box: tuple[float, ...]) -> int:
+        return sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in boxes)
 
-    boxes = [(px - 4, py - 4, px + 4, py + 4) for px, py in (place(x, y) for x, y, *_ in labels)]
+    def joint(px: float, py: float, box: tuple[float, ...]) -> list[tuple[float, ...]]:
+        """Small boxes along the line from a point to the middle of the nearer edge of its text."""
+        if box[1] < py < box[3] and min(abs(box[0] - px), abs(box[2] - px)) < 8:
+            return []
+        x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        x = min(max(px, box[0]), box[2]) if box[1] < py < box[3] else x
+        y = min(max(py, box[1]), box[3])
+        steps = [(px + k / 8 * (x - px), py + k / 8 * (y - py)) for k in range(2, 8)]
+        return [(a - 1, b - 1, a + 1, b + 1) for a, b in steps]
+
+    def cost(px: float, py: float, box: tuple[float, ...]) -> float:
+        outside = max(0.0, -box[0], box[2] - width, -box[1], box[3] - height)
+        crossed = sum(covers(piece) for piece in joint(px, py, box))
+        return 300 * covers(box) + 40 * crossed + 200 * (outside > 0) + outside
+
+    points = [place(x, y) for x, y, *_ in labels]
+    ends = [(place(*low), place(*high)) for low, high in bars]
+    boxes: list[tuple[float, ...]] = [(px - 4, py - 4, px + 4, py + 4) for px, py in points]
+    boxes += [(x0 - 1, y0 - 1, x1 + 1, y1 + 1) for (x0, y0), (x1, y1) in ends]
     for x, y, text, colour in sorted(labels):
         px, py = place(x, y)
         size = letter * len(text)
         candidates = [
             (start, shift, (px + start, py + shift, px + start + size, py + shift + line))
-            for shift in (-4.0, 6.0, -14.0, 16.0, -24.0, 26.0, -34.0, 36.0, 46.0, 56.0, 66.0, 76.0)
-            for start in (-7 - size, 7.0)
+            for shift in (-4.0, *(sign * far for far in (9.0, 18.0, 27.0, 36.0, 48.0, 60.0, 72.0) for sign in (1, -1)))
+            for start in (-7 - size, 7.0, -size / 2, -24 - size, 24.0)
+            if abs(shift) > 5 or start != -size / 2
         ]
-        start, shift, box = min(candidates, key=lambda candidate: (cost(candidate[2]), abs(candidate[1] + 4)))
-        boxes.append(box)
+        start, shift, box = min(
+            candidates, key=lambda found: cost(px, py, found[2]) + 0.5 * abs(found[1] + 4) + 0.1 * abs(found[0])
+        )
+        line_to = joint(px, py, box)
+        boxes += [box, *line_to]
         axes.annotate(
             text,
             (x, y),
-            (-7.0 if start < 0 else start, shift + 1.5),
+            (start + size / 2, shift + 1.5),
             textcoords="offset points",
-            ha="right" if start < 0 else "left",
+            ha="center",
             color=colour,
             fontsize=8.5,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+            if line_to
+            else None,
         )
 
 
