@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from robustdml.files import write_text
-from robustdml.report.plots import tradeoff_plots
 from robustdml.report.published import canonical, published
 from robustdml.report.results import read_all
 from robustdml.report.run import ResultError
+from robustdml.report.tradeoff import tradeoff_plots
 
 HEAD = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" style="background: white" '
 

@@ -15,7 +15,6 @@ from matplotlib.text import Annotation, Text
 from PIL import Image
 
 from robustdml.report.plots import (
-    TRADEOFF_HEIGHT,
     WIDTH,
     components_plot,
     contrast_factor,
@@ -24,13 +23,12 @@ from robustdml.report.plots import (
     png,
     series,
     style,
-    tradeoff_plots,
     training_plots,
-    write_beside,
 )
 from robustdml.report.published import published
 from robustdml.report.results import read_runs
 from robustdml.report.run import Run
+from robustdml.report.tradeoff import HEIGHT, tradeoff_plots, write_beside
 
 
 def test_figures_are_well_formed_and_refer_to_nothing_outside(plain_run: Path, robust_run: Path) -> None:
@@ -81,7 +79,7 @@ def test_runs_look_different_and_may_carry_their_names(plain_run: Path, robust_r
 
 
 def test_names_of_crowded_points_cover_neither_each_other_nor_a_point() -> None:
-    figure = Figure(figsize=(WIDTH, TRADEOFF_HEIGHT), layout="constrained")
+    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlim(70, 100)
     axes.set_ylim(0, 40)

@@ -18,6 +18,7 @@ from robustdml.report.pictures import pictures
 from robustdml.report.published import Published, canonical, published
 from robustdml.report.results import read_all
 from robustdml.report.run import COMPONENTS, Run, sign
+from robustdml.report.tradeoff import tradeoff_plots
 
 Cells = list[str]
 UNSCALED = ("cosine", "shift", "score")
@@ -67,7 +68,7 @@ def render(runs: Sequence[Run], *, title: str | None = None, reference: bool = T
         paired=_paired(runs),
         components=components and _drawn(components),
         component_key=[(name, glossary.ATTACKS[name.split(":")[0]], glossary.COMPONENTS[name]) for name in COMPONENTS],
-        tradeoff=[_drawn(plot) for plot in plots.tradeoff_plots(runs, _comparable(runs) if reference else ())],
+        tradeoff=[_drawn(plot) for plot in tradeoff_plots(runs, _comparable(runs) if reference else ())],
         curves=[_drawn(plot) for plot in plots.curve_plots(runs)],
         curve_note=_curve_note(runs),
         training=[_drawn(plot) for plot in plots.training_plots(runs)],
