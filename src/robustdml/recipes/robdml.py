@@ -130,7 +130,7 @@ def hm_lga_ics_sop_resnet18_8steps() -> Recipe:
 def hm_cifar100_resnet18() -> Recipe:
     """The plain model trained further with HM[S,M], 4 inner steps."""
     defense = HardnessManipulation(until_saturated(ADVERSARY_32), SOURCE, Sampled(SemiHard(0.2)))
-    return replace(_further("hm", defense), note=UNMEASURED)
+    return _further("hm", defense)
 
 
 def hm_lga_cifar100_resnet18() -> Recipe:
