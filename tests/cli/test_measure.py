@@ -1,6 +1,5 @@
 """robustdml evaluate, attack and benchmark: targets, data of every kind, interruption, processes."""
 
-import importlib.util
 import json
 import re
 import shutil
@@ -141,7 +140,6 @@ def test_timm_without_the_extra_says_what_to_install(here, call, monkeypatch):
     assert "pip install 'robustdml[vision]'" in err
 
 
-@pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="needs the extra [vision]")
 def test_a_timm_model_embeds_whatever_torchvision_comes_with_it():
     """In a process of its own: a torchvision that does not import leaves its traces in torch."""
     program = (
